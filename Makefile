@@ -1,0 +1,59 @@
+# From a fresh clone: `make demo` to see it run, `make test` to check it. Both prepare .venv by themselves.
+# PYTHON=/path/to/python3.11 chooses the interpreter that .venv is made with (`make clean` first, when there is one).
+
+BIN := .venv/bin
+COVERAGE := $(BIN)/coverage report --skip-covered
+
+# The parts without sockets, threads or clocks: every branch of theirs is tested.
+PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/liveness.py rtc/statistics.py \
+	models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
+	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
+	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py
+
+empty :=
+comma := ,
+space := $(empty) $(empty)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench soak fuzz lock clip clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## prepare .venv (nothing to do when it is ready)
+	@PYTHON='$(PYTHON)' scripts/setup.sh
+
+demo: setup ## run the main job on the bundled clip, both endpoints on this machine
+	@$(BIN)/splitrtc demo
+
+test: setup ## the whole test suite, with coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(COVERAGE) --include='$(subst $(space),$(comma),$(strip $(PURE)))' --fail-under=100
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## print the figures that the documentation quotes
+	@$(BIN)/python -m benchmarks
+
+soak: setup ## the tests that take longer than the suite's five minutes
+	@$(BIN)/python -m pytest -m soak
+
+fuzz: setup ## the property tests and fuzzers, with many random examples (FUZZ_EXAMPLES=20000)
+	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' $(BIN)/python -m pytest -m 'fuzz or hypothesis'
+
+lock: ## write requirements.lock again, from pyproject.toml (needs uv)
+	@scripts/lock.sh
+
+clip: setup ## make the bundled clip again (installs scikit-image into .venv)
+	@$(BIN)/python -m pip install --quiet scikit-image
+	@$(BIN)/python -m pipeline.clip.make_clip
+
+clean: ## remove .venv and everything that was made
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,102 @@
+"""What every codec of intermediate data is to the rest of the program.
+
+A pipeline holds one encoder and one decoder per parameter set and direction, hands whole frames to them and knows
+nothing of what is inside: numbers, transforms, prediction from earlier frames, a video codec. All a codec may see
+is here: tensors in, slices out, which slices arrived.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["DecodedFrame", "Decoder", "EncodedFrame", "Encoder", "Profile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A way of coding intermediate data: a codec's name and its parameters (docs/protocol.md, section 4)."""
+
+    name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parameters = ",".join(f"{key}={value}" for key, value in self.parameters.items())
+        return f"{self.name}:{parameters}" if parameters else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """One coded frame: the payloads of its units, in order.
+
+    ``intra`` frames need no other frame. ``reference`` is the id of the frame that this one was predicted from, None
+    when it is intra or when the codec's own order fixes it.
+    """
+
+    slices: list[bytes]
+    intra: bool = True
+    reference: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """One decoded frame.
+
+    ``tensors`` are in the order, shapes and element types of the parameter set, and read-only, because the decoder
+    conceals later losses with them. ``concealed`` is the share of elements (0 to 1) that had to be filled in.
+    ``damaged_slices`` counts slices that were there but malformed; they are concealed like lost ones.
+    """
+
+    tensors: list[NDArray[Any]]
+    concealed: float
+    damaged_slices: int
+
+
+class Encoder(ABC):
+    """Codes the frames of one parameter set. Keeps state: one thread at a time, frames in the order of their ids."""
+
+    @abstractmethod
+    def encode(self, frame_id: int, tensors: Sequence[np.ndarray[Any, Any]]) -> EncodedFrame:
+        """Code one frame.
+
+        Args:
+            frame_id: increases with every call.
+            tensors: in the order of the parameter set, with its shapes and element types.
+
+        Raises:
+            TensorError: a tensor's shape or element type is not that of the parameter set, or their number is wrong.
+            CodecError: a value cannot be coded, or the frame would need more slices than a frame may have.
+        """
+
+    def acknowledged(self, frame_id: int, received: Sequence[bool]) -> None:  # noqa: B027 (most codecs need none of it)
+        """Take note that the receiver answered for ``frame_id`` and which of its slices it had.
+
+        Codecs that predict from earlier frames need it. It may come late, out of order, or never.
+        """
+
+
+class Decoder(ABC):
+    """Decodes the frames of one parameter set. Keeps state: one thread at a time, frames in the order of their ids."""
+
+    @abstractmethod
+    def decode(
+        self,
+        frame_id: int,
+        slices: Sequence[bytes | memoryview | None],
+        intra: bool = True,
+        reference: int | None = None,
+    ) -> DecodedFrame:
+        """Decode one frame, whatever arrived of it. Never raises because of what ``slices`` contain.
+
+        Args:
+            frame_id: increases with every call, with gaps where frames were lost whole.
+            slices: payloads by slice index; None where one was lost.
+            intra: as the sender said of the frame.
+            reference: as the sender said of the frame.
+        """

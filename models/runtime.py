@@ -1,0 +1,159 @@
+"""Running a model or a part of it with ONNX Runtime.
+
+ONNX Runtime comes in two packages that exclude each other, so neither is a base dependency, and falls back to the CPU
+silently when a provider's libraries are missing. Hence the checks here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.tensor import TensorSpec
+from splitrtc_errors import BadArgument, MissingDependency, ModelError, ModelFileError, ProviderError, TensorError
+
+__all__ = ["PROVIDERS", "Submodel", "available_providers", "load_submodel"]
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""What a caller asks for, and what ONNX Runtime calls it."""
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    **{f"tensor({name})": name for name in ("bool", "float16", "int8", "int16", "int32", "int64")},
+    **{f"tensor({name})": name for name in ("uint8", "uint16", "uint32", "uint64")},
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Submodel:
+    """A model, head or tail that is ready to run. ``run`` may be called from several threads at once."""
+
+    def __init__(self, session: Any, name: str) -> None:
+        """Wrap an onnxruntime.InferenceSession; ``name`` is for messages."""
+        self._session = session
+        self.name = name
+        self.inputs = _specs(session.get_inputs(), name)
+        self.outputs = _specs(session.get_outputs(), name)
+        self._input_dtypes = [np.dtype(spec.dtype) for spec in self.inputs]
+        self._output_names = [spec.name for spec in self.outputs]
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The providers truly in use, as ONNX Runtime names them, in order of preference."""
+        return tuple(self._session.get_providers())
+
+    @property
+    def provider(self) -> str:
+        """The first provider in use: "cuda" or "cpu"."""
+        return next(short for short, name in PROVIDERS.items() if name == self.providers[0])
+
+    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run once: one array per input, in the order of ``inputs``; returns one per output, in theirs.
+
+        TensorError when an array does not have its input's shape and element type; ModelError when the run fails.
+        """
+        if len(arrays) != len(self.inputs):
+            raise TensorError(f"{self.name} takes {len(self.inputs)} tensors, {len(arrays)} came")
+        for spec, dtype, array in zip(self.inputs, self._input_dtypes, arrays, strict=True):
+            if array.shape != spec.shape or array.dtype != dtype:
+                raise TensorError(f"{self.name} expects {spec}, {array.dtype}{list(array.shape)} came")
+        feed = {spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)}
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(self._output_names, feed)
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
+            raise ModelError(f"{self.name} failed while running: {error}") from error
+        return outputs
+
+    def warm_up(self, runs: int = 2) -> None:
+        """Run on zeros: the first runs allocate memory and, on a GPU, choose kernels."""
+        zeros = [np.zeros(spec.shape, spec.dtype) for spec in self.inputs]
+        for _ in range(runs):
+            self.run(zeros)
+
+
+def available_providers() -> list[str]:
+    """Return which of "cpu" and "cuda" the installed ONNX Runtime was built for; not whether they will work."""
+    built_for = _onnxruntime().get_available_providers()
+    return [short for short, name in PROVIDERS.items() if name in built_for]
+
+
+def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True) -> Submodel:
+    """Load an ONNX model from a file or from its bytes.
+
+    Args:
+        model: the file, or its content.
+        provider: "cpu", "cuda", or "auto": CUDA if it works, else the CPU; ``Submodel.provider`` tells which.
+        threads: number of threads of one run on the CPU.
+        optimise: False runs the graph node by node as it is written, for comparisons bit for bit.
+
+    Raises:
+        BadArgument: no such provider, or fewer than one thread.
+        MissingDependency: ONNX Runtime is not installed.
+        ModelFileError: the model cannot be read, or an input or output has no fixed shape.
+        ProviderError: CUDA was asked for and is not what the model would run on.
+    """
+    if provider != "auto" and provider not in PROVIDERS:
+        raise BadArgument(f"provider is auto, {' or '.join(PROVIDERS)}, not {provider!r}")
+    if threads < 1:
+        raise BadArgument(f"a model runs on at least 1 thread, not {threads}")
+    ort = _onnxruntime()
+    built_for = available_providers()
+    if provider == "cuda" and "cuda" not in built_for:
+        raise ProviderError(
+            "CUDA was asked for, but the installed ONNX Runtime is built for the CPU only; "
+            "run: pip uninstall onnxruntime onnxruntime-gpu, then: pip install 'splitrtc[gpu]'"
+        )
+    wanted = "cpu" if provider == "cpu" or "cuda" not in built_for else "cuda"
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Waiting threads would spin and take the core from the other sessions, the codecs and the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers: list[Any] = [PROVIDERS["cpu"]]
+    if wanted == "cuda":
+        ort.preload_dlls()  # those of the nvidia-* packages, which the system's loader does not find
+        # The exhaustive search, which is the default, takes seconds per shape and wins little.
+        providers.insert(0, (PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}))
+    name = model.name if isinstance(model, Path) else "the model"
+    try:
+        session = ort.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base
+        raise ModelFileError(f"cannot load {model if isinstance(model, Path) else name}: {error}") from error
+    submodel = Submodel(session, name)
+    if submodel.provider != wanted:
+        message = f"{name} would run on {submodel.provider}, not {wanted}: the libraries of CUDA or cuDNN do not load"
+        if provider != "auto":
+            raise ProviderError(f"{message}; see what `splitrtc doctor` finds, or ask for provider auto or cpu")
+        _log.warning(message)
+    return submodel
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependency(
+            f"ONNX Runtime is needed to run models ({error}); run: pip install 'splitrtc[cpu]', "
+            "or 'splitrtc[gpu]' with an NVIDIA GPU"
+        ) from error
+    return onnxruntime
+
+
+def _specs(arguments: Sequence[Any], name: str) -> tuple[TensorSpec, ...]:
+    try:
+        for argument in arguments:
+            if not all(type(size) is int for size in argument.shape):
+                raise TensorError(f"{argument.name} has no fixed shape: {argument.shape}")
+        return tuple(TensorSpec(a.name, _DTYPES.get(a.type, a.type), tuple(a.shape)) for a in arguments)
+    except TensorError as error:
+        raise ModelFileError(f"{name} cannot be used: {error}") from error

@@ -1,0 +1,172 @@
+"""The capture thread: reads a source, gives each picture its time, and keeps only the newest one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from pipeline.frames import Frame
+from pipeline.slot import NewestSlot
+from pipeline.sources.base import Picture, Source
+from splitrtc_errors import SourceError, SplitRtcError
+
+__all__ = ["Capture", "Pacer"]
+
+MAX_LAG = 1.0
+"""Seconds behind its due times after which a paced source goes on from where it is: a suspended machine, or one that
+cannot decode fast enough, would else never be on time again."""
+
+
+class Pacer:
+    """When each picture of a paced source is due. Pure: due times are absolute, so delays never add up."""
+
+    def __init__(self, interval: float) -> None:
+        """``interval``: seconds between the last picture of a pass and the first of the next."""
+        self._interval = interval
+        self._zero: float | None = None
+        self._last = 0.0
+
+    def due(self, pts: float, now: float) -> float:
+        """The time at which the picture at position ``pts`` is due. The first is due now; none before another."""
+        if self._zero is None:
+            self._zero = now - pts
+        due = max(self._zero + pts, self._last)
+        if now - due > MAX_LAG:
+            self._zero += now - due
+            due = now
+        self._last = due
+        return due
+
+    def start_over(self) -> None:
+        """The source begins again at position 0, one interval after its last picture."""
+        self._zero = self._last + self._interval
+
+
+class Capture:
+    """Runs a source in a thread of its own. Usable as a context manager; ``stop`` leaves no thread behind.
+
+    The next picture of a paced source is read and decoded ahead, so ``captured`` is the moment it is published,
+    exactly when it is due.
+    """
+
+    def __init__(
+        self, source: Source, *, loop: bool = False, on_replaced: Callable[[Frame], None] = lambda _: None
+    ) -> None:
+        """``loop``: at its end, start a file or a folder again (without effect on live sources).
+
+        ``on_replaced`` is called, in the capture thread, with each frame that a newer one replaced.
+        """
+        self.source = source
+        self.error: SplitRtcError | None = None
+        """Why the capture ended, when something went wrong."""
+        self._loop = loop
+        self._on_replaced = on_replaced
+        self._slot: NewestSlot[Frame] = NewestSlot()
+        self._stopping = threading.Event()
+        self._opened = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+
+    @property
+    def produced(self) -> int:
+        """How many frames were captured."""
+        return self._slot.accepted
+
+    @property
+    def replaced(self) -> int:
+        """How many of them were replaced by a newer one before anybody took them."""
+        return self._slot.replaced
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will come: the source has ended or failed, or was stopped, and the last frame was taken."""
+        return self._slot.finished
+
+    def start(self) -> None:
+        """Open the source and begin. Returns when it is open (some seconds, for a network stream), or raises."""
+        self._thread.start()
+        self._opened.wait()
+        if self.error is not None and self.produced == 0:
+            self._thread.join()
+            raise self.error
+
+    def get(self, timeout: float | None = None) -> Frame | None:
+        """Take the newest frame, waiting for one up to ``timeout`` seconds (None: for ever).
+
+        Returns None at the timeout and at the end (``finished`` tells which). Raises SourceError when the source
+        failed, once its last frame has been taken.
+        """
+        frame = self._slot.get(timeout)
+        if frame is None and self.error is not None and self.finished:
+            raise self.error
+        return frame
+
+    def stop(self) -> None:
+        """End it and wait for the thread. Takes no longer than the source's longest read (see there)."""
+        self._stopping.set()
+        self.source.interrupt()
+        self._slot.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Capture:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            try:
+                self._capture()
+            finally:
+                self.source.close()
+        except SplitRtcError as error:
+            self._fail(error)
+        except Exception as error:  # a source of the user's own may raise anything
+            failure = SourceError(f"{self.source.name} failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._fail(failure)
+        finally:
+            self._slot.close()
+            self._opened.set()
+
+    def _fail(self, error: SplitRtcError) -> None:
+        # What a source says about being interrupted is no failure.
+        if not self._stopping.is_set():
+            self.error = error
+
+    def _capture(self) -> None:
+        source = self.source
+        source.open()
+        self._opened.set()
+        pacer = Pacer(1.0 / source.fps if source.fps else 0.0)
+        index = 0
+        while True:
+            first = index
+            while not self._stopping.is_set() and (picture := source.read()) is not None:
+                if not source.live and not self._wait_until_due(picture, pacer):
+                    return
+                replaced = self._slot.put(Frame(picture.image, index, time.monotonic(), picture.pts))
+                if replaced is not None:
+                    self._on_replaced(replaced)
+                index += 1
+            if self._stopping.is_set():
+                return
+            if index == first:
+                raise SourceError(f"{source.name} holds no picture that could be decoded")
+            if not self._loop or source.live:
+                return
+            source.close()
+            source.open()
+            pacer.start_over()
+
+    def _wait_until_due(self, picture: Picture, pacer: Pacer) -> bool:
+        """Sleep until the picture's time has come; False when the capture is stopped meanwhile."""
+        now = time.monotonic()
+        delay = pacer.due(picture.pts or 0.0, now) - now
+        return not self._stopping.wait(delay) if delay > 0 else True

@@ -1,0 +1,46 @@
+"""``splitrtc demo``: everything on this machine, on embedded defaults."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.cli.common import common_options, echo_json, echo_table, option, set_up_logging
+
+__all__ = ["demo"]
+
+EXAMPLES = """\b
+Examples:
+  splitrtc demo                       the bundled clip, ten seconds
+  splitrtc demo --source 0            the first camera (ends with Ctrl+C)
+  splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
+"""
+
+NEXT = """
+Look at {out}/demo.mp4 (boxes on the frame that produced them) and {out}/latency.png (where the time goes).
+Next: your camera          splitrtc demo --source 0
+      a second machine     there: splitrtc edge --listen 0.0.0.0:8787 --token SECRET
+                           here:  splitrtc ue --edge ws://THERE:8787 --token SECRET --source 0 --sink window
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@option("--source", default="clip", metavar="S", help="As for `splitrtc ue`.")
+@option("--seconds", type=float, metavar="N", help="Stop after so long (default: at the end of the source).")
+@option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out"), help="Folder for the results.")
+@common_options
+def demo(source: str, seconds: float | None, out: Path, as_json: bool, log_level: str, debug: bool) -> None:
+    """Start an edge and a UE here, play a clip through both, draw boxes, measure every stage."""
+    set_up_logging(log_level, debug)
+    from pipeline.demo import run_demo
+
+    click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
+    summary = run_demo(source, seconds, out)
+    if as_json:
+        echo_json(summary)
+        return
+    if not sys.stderr.isatty():  # else the UE has left its live table there
+        echo_table(summary)
+    click.echo(NEXT.format(out=out), err=True)

@@ -1,0 +1,69 @@
+"""``splitrtc edge``: the headless service."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.common import common_options, echo_json, option, read_token, set_up_logging
+from pipeline.settings import DEFAULT_LISTEN, MAX_SESSIONS, EdgeSettings
+
+__all__ = ["edge"]
+
+EXAMPLES = """\b
+Examples:
+  splitrtc edge                                                 for UEs on this machine
+  splitrtc edge --listen 0.0.0.0:8787 --token-file token        for others: they need the token
+  splitrtc edge --listen 0.0.0.0:8787 --token-file token --self-signed
+  splitrtc edge --provider cuda --max-sessions 200              fails if CUDA is not really in use
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@option("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="Where to serve signalling and health.")
+@option("--token", metavar="T", help="What UEs must present; needed when others than this machine can connect.")
+@option("--token-file", type=click.Path(path_type=Path), help="File with the token in its first line.")
+@option("--cert", type=click.Path(path_type=Path), help="Certificate chain for wss:// (PEM).")
+@option("--key", type=click.Path(path_type=Path), help="Its key (PEM).")
+@option("--self-signed", is_flag=True, help="Make a certificate; UEs pin the fingerprint that is printed.")
+@option("--max-sessions", type=int, default=MAX_SESSIONS, help="Sessions at a time; more are politely refused.")
+@option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where tails run.")
+@option("--threads", type=int, default=1, help="Threads of one tail.")
+@option("--workers", type=int, help="Tails that run at the same time (default: one for each core).")
+@option("--bind", metavar="ADDR", help="Local address for the media (default: all; loopback when listening there).")
+@option(
+    "--ice-server",
+    "ice_servers",
+    multiple=True,
+    metavar="URL",
+    help="stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]; may be repeated. None by default.",
+)
+@option(
+    "--models",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Further folder of model cards; may be repeated.",
+)
+@option("--ready-file", type=click.Path(path_type=Path), help="Write {url, pid, ...} as JSON here once ready.")
+@common_options
+def edge(
+    token: str | None,
+    token_file: Path | None,
+    ready_file: Path | None,
+    as_json: bool,
+    log_level: str,
+    debug: bool,
+    **flags: Any,
+) -> None:
+    """Run the second part of the work of models for UEs that connect. SIGTERM ends it cleanly, a second one at once."""
+    set_up_logging(log_level, debug)
+    settings = EdgeSettings(token=read_token(token, token_file), **flags)
+    from pipeline.edge import serve_until_stopped
+
+    summary = asyncio.run(serve_until_stopped(settings, ready_file))
+    if as_json:
+        echo_json(summary)

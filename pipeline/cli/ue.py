@@ -1,0 +1,108 @@
+"""``splitrtc ue``: the device's side."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.common import common_options, echo_json, echo_table, option, read_token, set_up_logging
+from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, UeSettings
+from splitrtc_errors import BadArgument
+
+__all__ = ["ue"]
+
+EXAMPLES = """\b
+Examples:
+  splitrtc ue --edge ws://127.0.0.1:8787                            the bundled clip
+  splitrtc ue --edge wss://gpu-box:8787 --token-file t --source 0   the first camera, in a window
+  splitrtc ue --edge gpu-box:8787 --source street.mp4 --sink out.mp4 --sink out.jsonl
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@option("--edge", "url", required=True, metavar="URL", help="The edge: ws://HOST:PORT, wss://HOST:PORT or HOST:PORT.")
+@option(
+    "--source",
+    default="clip",
+    metavar="S",
+    help="clip, testsrc, a camera (0, /dev/video0), a video file, a folder of images, an rtsp:// or http:// URL.",
+)
+@option(
+    "--sink",
+    "sinks",
+    multiple=True,
+    metavar="SINK",
+    help="window, FILE.mp4, FILE.jsonl, - (JSON lines on stdout) or null; may be repeated.",
+)
+@option("--model", metavar="M", help="Offer this model only (default: all of the zoo).")
+@option("--partition", metavar="P", help="Cut it here: a name from `splitrtc models`, or a partition id.")
+@option(
+    "--profile",
+    metavar="F",
+    help="Code the intermediate data so, e.g. q4-zstd. With model and partition, the UE decides.",
+)
+@option("--fps", type=float, metavar="N", help="Frames per second at most (default: the source's own).")
+@option("--seconds", type=float, metavar="N", help="Stop after so long (default: at the end of the source).")
+@option("--loop", "repeat", is_flag=True, help="Start a file again at its end.")
+@option("--token", metavar="T", help="The edge's token.")
+@option("--token-file", type=click.Path(path_type=Path), help="File with the token in its first line.")
+@option("--ca", type=click.Path(path_type=Path), help="Certificate to trust for wss:// (PEM).")
+@option(
+    "--fingerprint",
+    metavar="SHA256",
+    help="Trust exactly the certificate with this SHA-256 fingerprint (64 hex digits).",
+)
+@option(
+    "--bind", metavar="ADDR", help="Local address for the media (default: all interfaces; loopback for a local edge)."
+)
+@option(
+    "--ice-server",
+    "ice_servers",
+    multiple=True,
+    metavar="URL",
+    help="stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]; may be repeated. None by default.",
+)
+@option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the head runs.")
+@option("--threads", type=int, default=1, help="Threads of the head.")
+@option(
+    "--models",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Further folder of model cards; may be repeated.",
+)
+@option("--budget", type=float, default=FRAME_BUDGET, metavar="S", help="Seconds after which a result is worthless.")
+@option("--timeout", type=float, default=CONNECT_TIMEOUT, metavar="S", help="Seconds to connect.")
+@option(
+    "--threshold", type=float, metavar="SCORE", help="Show detections from this score on (default: the model card's)."
+)
+@common_options
+def ue(
+    sinks: tuple[str, ...],
+    source: str,
+    seconds: float | None,
+    repeat: bool,
+    token: str | None,
+    token_file: Path | None,
+    as_json: bool,
+    log_level: str,
+    debug: bool,
+    **flags: Any,
+) -> None:
+    """Send the first part of a model's work on camera frames to an edge, get detections back."""
+    set_up_logging(log_level, debug)
+    if as_json and "-" in sinks:
+        raise BadArgument("--json and --sink - both want stdout: write the lines to a file, as in --sink out.jsonl")
+    settings = UeSettings(token=read_token(token, token_file), **flags)
+    from pipeline.live import play
+
+    live = sys.stderr.isatty()
+    summary = asyncio.run(play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live))
+    if as_json:
+        echo_json(summary)
+    elif not live:
+        echo_table(summary)

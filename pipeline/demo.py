@@ -1,0 +1,80 @@
+"""``splitrtc demo``: an edge process and a UE process on this machine, and what they leave to look at."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.plot import plot_latency, read_lines
+from splitrtc_errors import SinkError, SplitRtcError
+
+__all__ = ["DemoFailed", "edge_process", "run_demo"]
+
+EDGE_START_SECONDS = 60.0
+"""Until the edge must be ready: the first time it cuts the model and checks the parts."""
+EDGE_STOP_SECONDS = 10.0
+
+
+class DemoFailed(SplitRtcError):
+    """One of the two processes failed; its own error line says why. ``exit_code`` is that process's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # here it belongs to the case, not to the class
+
+
+@contextlib.contextmanager
+def edge_process(*flags: str) -> Iterator[str]:
+    """An edge in a process of its own on a free port of loopback; gives its URL, ends it at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder, "ready.json")
+        command = [sys.executable, "-m", "splitrtc", "edge", "--listen", "127.0.0.1:0", "--ready-file", str(ready)]
+        edge = subprocess.Popen([*command, "--log-level", "warning", *flags], stdin=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + EDGE_START_SECONDS
+            while not ready.exists():
+                if edge.poll() is not None:
+                    raise DemoFailed("the edge did not start", edge.returncode)
+                if time.monotonic() > deadline:
+                    raise DemoFailed(f"the edge was not ready within {EDGE_START_SECONDS:g} s", 1)
+                time.sleep(0.02)
+            yield json.loads(ready.read_text(encoding="utf-8"))["url"]
+        finally:
+            edge.send_signal(signal.SIGTERM)
+            try:
+                edge.wait(EDGE_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                edge.kill()
+                edge.wait()
+
+
+def run_demo(source: str, seconds: float | None, out: Path) -> dict[str, Any]:
+    """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
+
+    Returns the summary, which is also demo.json. Raises DemoFailed, SinkError or MissingDependency.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"cannot make the folder {out}: {error.strerror}") from error
+    lines = out / "demo.jsonl"
+    with edge_process() as url:
+        command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--source", source, "--json"]
+        command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
+        if seconds is not None:
+            command += ["--seconds", str(seconds)]
+        ue = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if ue.returncode:
+        raise DemoFailed("the UE did not come to its end", ue.returncode)
+    summary: dict[str, Any] = json.loads(ue.stdout)
+    (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    plot_latency(read_lines(lines), summary["latency_ms"], out / "latency.png")
+    return summary

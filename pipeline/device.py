@@ -1,0 +1,92 @@
+"""The device's share of a frame: preprocess, head, encode (TR 26.927: UE model subset, intermediate data delivery)."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from models import Preprocessor, load_submodel, make_encoder, parse_profile
+from pipeline.offers import VARIANT
+
+if TYPE_CHECKING:
+    from models import Detections, EncodedFrame, Partition, PartitionStore
+    from pipeline.frames import Frame
+    from pipeline.offers import OperatingPoint
+    from rtc import Result
+
+__all__ = ["CodedFrame", "DevicePart"]
+
+MAX_ACKNOWLEDGEMENTS = 64
+"""Acknowledgements that wait for the encoder's next frame, at most: two seconds at 30 frames per second."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodedFrame:
+    """A frame's intermediate data, coded, and the seconds that each step took; ``wait`` is that in the capture slot."""
+
+    frame_id: int
+    coded: EncodedFrame
+    wait: float
+    preprocess: float
+    head: float
+    encode: float
+
+
+class DevicePart:
+    """What the device does to a frame before it is sent. Build and call it in one worker thread at a time.
+
+    Only `acknowledge` may be called from elsewhere.
+    """
+
+    def __init__(
+        self, point: OperatingPoint, store: PartitionStore, *, provider: str, threads: int, max_payload: int
+    ) -> None:
+        self.point = point
+        self.partition: Partition = store.get(point.card, point.cut.tensors, variant=VARIANT)
+        self._preprocessor = Preprocessor(point.card)
+        self._head = load_submodel(self.partition.head_path, provider=provider, threads=threads)
+        self._head.warm_up()
+        self._encoder = make_encoder(
+            parse_profile(point.profile), self.partition.crossing, point.calibration, max_payload
+        )
+        self._acknowledgements: deque[Result] = deque(maxlen=MAX_ACKNOWLEDGEMENTS)
+        self._frame_ids = itertools.count(1)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the head really runs on."""
+        return self._head.provider
+
+    def process(self, frame: Frame) -> CodedFrame:
+        """Code one frame, under the session's next frame id. Raises ModelError when it cannot be coded (NaN)."""
+        while self._acknowledgements:
+            result = self._acknowledgements.popleft()
+            self._encoder.acknowledged(result.frame_id, result.received_flags())
+        frame_id = next(self._frame_ids)
+        started = time.monotonic()
+        picture = self._preprocessor.prepare(frame.image)
+        preprocessed = time.monotonic()
+        tensors = self._head.run([picture])
+        inferred = time.monotonic()
+        coded = self._encoder.encode(frame_id, tensors)
+        encoded = time.monotonic()
+        return CodedFrame(
+            frame_id,
+            coded,
+            started - frame.captured,
+            preprocessed - started,
+            inferred - preprocessed,
+            encoded - inferred,
+        )
+
+    def acknowledge(self, result: Result) -> None:
+        """Tell the encoder, before its next frame, which slices of a frame arrived. Callable from any thread."""
+        self._acknowledgements.append(result)
+
+    def place(self, detections: Detections, frame: Frame) -> Detections:
+        """Detections in model-input pixels, moved into the pixels of the frame they were found in."""
+        boxes = self._preprocessor.undo(detections.xyxy, (frame.width, frame.height))
+        return replace(detections, xyxy=boxes)

@@ -1,0 +1,227 @@
+"""The edge service: admission, negotiation, sessions, health, drain (TR 26.927: Media AF and Media AS)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any, Self
+
+from models import PartitionStore, Zoo
+from pipeline.edge_session import EdgeSession
+from pipeline.offers import acceptables, points
+from pipeline.settings import EdgeSettings, ice_server, parse_listen
+from pipeline.tails import Tail, TailPool
+from pipeline.tls import server_context
+from rtc import Peer, intermediate_attributes
+from signaling import (
+    DRAINING,
+    EDGE_FULL,
+    ConnectRequest,
+    SignalingServer,
+    SignalingSession,
+    attributes_of,
+    choose,
+    make_problem,
+    offers_of,
+    rejection,
+)
+from splitrtc_errors import SinkError
+
+__all__ = ["Edge", "serve_until_stopped"]
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 5.0
+"""Seconds that a UE is asked to wait when the edge is full."""
+
+
+class Edge:
+    """An edge, as an asynchronous context manager.
+
+    ::
+
+        async with Edge(EdgeSettings("127.0.0.1:8787")) as edge:
+            await edge.wait()
+
+    Entering listens and warms the zoo's default tails: ``/readyz`` says when. Leaving ends all sessions with a
+    goodbye and frees everything: threads, sockets, tasks. Entering raises BadArgument when the address cannot be
+    listened on, ModelError or MissingDependency when a tail cannot be loaded.
+    """
+
+    def __init__(self, settings: EdgeSettings | None = None) -> None:
+        self.settings = settings or EdgeSettings()
+        self.outcomes: Counter[str] = Counter()
+        """Frames by status, sessions by how they went, and what came that could not be used."""
+        host, _ = parse_listen(self.settings.listen)
+        self._host = host
+        self._ssl, self.fingerprint = server_context(self.settings, host)
+        zoo = Zoo(self.settings.models)
+        self._points = points(zoo)
+        self._acceptables = acceptables(self._points)
+        self._pool = TailPool(
+            PartitionStore(), self.settings.provider, self.settings.threads, workers=self.settings.workers
+        )
+        self._warm: list[Tail] = []
+        self._admitted = 0
+        self._draining = False
+        self._sessions: dict[asyncio.Task[None], EdgeSession] = {}
+        self._ended = asyncio.Event()
+        self._server = SignalingServer(
+            self.settings.listen, self, token=self.settings.token, ssl_context=self._ssl, ready=self._ready
+        )
+
+    @property
+    def url(self) -> str:
+        """Where UEs connect."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'wss' if self._ssl else 'ws'}://{host}:{self._server.port}"
+
+    @property
+    def sessions(self) -> int:
+        """Sessions admitted and not yet ended."""
+        return self._admitted
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._server.start()
+            for point in self._points:
+                if point.cut.default and point.card not in [tail.card for tail in self._warm]:
+                    self._warm.append(await self._pool.acquire(point.card, point.cut.tensors))
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def wait(self) -> None:
+        """Return when the edge is closed."""
+        await self._ended.wait()
+
+    async def close(self) -> None:
+        """Take no new sessions, end the running ones with a goodbye, free everything. May be called again."""
+        self._draining = True
+        for session in self._sessions.values():
+            session.end("the edge closes")
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+        await self._server.close()
+        self._warm.clear()
+        await self._pool.close()
+        self._ended.set()
+
+    async def connect(self, request: ConnectRequest) -> str:
+        """Answer a UE's offer (called by the signalling server); a Rejected says why not.
+
+        TR 26.927 clause 5.2.3.2: resources are allocated (the tail loaded and warm) before the answer.
+        """
+        if self._draining:
+            self.outcomes["sessions_refused"] += 1
+            raise rejection(make_problem(DRAINING, retry_after=RETRY_AFTER))
+        # Counted before the first await: however many come at once, no more than the limit gets in.
+        if self._admitted >= self.settings.max_sessions:
+            self.outcomes["sessions_refused"] += 1
+            detail = f"all {self.settings.max_sessions} sessions are taken"
+            raise rejection(make_problem(EDGE_FULL, detail, retry_after=RETRY_AFTER))
+        self._admitted += 1
+        try:
+            return await self._admit(request)
+        except BaseException:
+            self._admitted -= 1
+            self.outcomes["sessions_refused"] += 1
+            raise
+
+    async def _admit(self, request: ConnectRequest) -> str:
+        chosen = choose(offers_of(intermediate_attributes(request.offer)), self._acceptables)
+        # One tail for a session: what is agreed is the active line and its variations on the same cut.
+        answered = [
+            offer for offer in chosen if (offer.digest, offer.partition) == (chosen[0].digest, chosen[0].partition)
+        ]
+        agreed = [point for offer in answered for point in self._points if point.matches(offer)]
+        tail = await self._pool.acquire(agreed[0].card, agreed[0].cut.tensors)
+        peer: Peer | None = None
+        try:
+            peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
+            session = EdgeSession(peer, tail, agreed, self._pool, self.outcomes)
+            answer = await peer.create_answer(request.offer, attributes_of(answered))
+        except BaseException:
+            if peer is not None:
+                await peer.close()
+            self._pool.release(tail)
+            raise
+        request.session.on_close = session.end
+        task = asyncio.create_task(self._serve(session, request.session), name="edge session")
+        self._sessions[task] = session
+        return answer
+
+    async def _serve(self, session: EdgeSession, signaling: SignalingSession) -> None:
+        self.outcomes["sessions_served"] += 1
+        try:
+            reason = await session.serve()
+            logger.info("session ended: %s", reason)
+        finally:
+            # The slot first: whoever hears the goodbye may come back at once.
+            self._admitted -= 1
+            task = asyncio.current_task()
+            assert task is not None
+            self._sessions.pop(task, None)
+            await signaling.close()
+
+    def _ready(self) -> tuple[bool, dict[str, Any]]:
+        """For ``/readyz``: models warm, provider confirmed, not draining."""
+        warm = {tail.card.name: tail.submodel.provider for tail in self._warm}
+        ready = bool(warm) and not self._draining
+        state = "draining" if self._draining else "ready" if warm else "warming"
+        return ready, {
+            "status": state,
+            "providers": warm,
+            "sessions": self._admitted,
+            "max_sessions": self.settings.max_sessions,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What happened so far, as plain values."""
+        return {"url": self.url, "sessions": self._admitted, **dict(sorted(self.outcomes.items()))}
+
+
+async def serve_until_stopped(settings: EdgeSettings, ready_file: Path | None = None) -> dict[str, Any]:
+    """Serve until SIGTERM or SIGINT, then end the sessions cleanly; a second signal ends the process at once.
+
+    ``ready_file`` is written, in one step, once UEs can come: JSON with ``url``, ``pid`` and, for a self-signed
+    certificate, its ``fingerprint``. Returns the summary.
+    """
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            logger.warning("second signal: ending at once")
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    async with Edge(settings) as edge:
+        if edge.fingerprint is not None:
+            logger.info("self-signed certificate: connect with --fingerprint %s", edge.fingerprint)
+        logger.info("edge ready: %s", edge.url)
+        if ready_file is not None:
+            await loop.run_in_executor(None, _write_ready, ready_file, edge)
+        await stopping.wait()
+        logger.info("ending %d sessions", edge.sessions)
+    return edge.summary()
+
+
+def _write_ready(path: Path, edge: Edge) -> None:
+    value = {"url": edge.url, "pid": os.getpid(), "fingerprint": edge.fingerprint}
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(value), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise SinkError(f"cannot write the ready file {path}: {error.strerror}") from error

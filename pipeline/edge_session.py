@@ -1,0 +1,225 @@
+"""One UE's session at the edge: units in, results out (TR 26.927 clause 5.3.5, steps 13 and 14)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from models import make_decoder, pack_detections, parse_profile
+from pipeline.alarm import Alarm
+from pipeline.offers import VARIANT
+from rtc import OUTPUT_DETECTIONS, OUTPUT_NONE, Reassembler, Result, Status, bitmap_of, pack_result, parse_unit
+from signaling import (
+    Bye,
+    ParameterSet,
+    ParameterSetRelease,
+    PeerFailure,
+    ReceivedSets,
+    Report,
+    parse_control,
+    serialise_control,
+)
+from splitrtc_errors import BadArgument, ConnectionLost, SplitRtcError
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from models import Decoder
+    from pipeline.offers import OperatingPoint
+    from pipeline.tails import Tail, TailPool
+    from rtc import Peer, ReceivedFrame
+    from signaling import ControlMessage
+
+__all__ = ["EdgeSession"]
+
+logger = logging.getLogger(__name__)
+
+OPEN_TIMEOUT = 15.0
+"""Seconds from the answer until the channels must be open: a peer that never comes must not hold a slot."""
+
+
+class _OpenSet(NamedTuple):
+    """What the edge keeps for an open parameter set; ``budget`` in seconds."""
+
+    decoder: Decoder
+    budget: float
+
+
+class _Computed(NamedTuple):
+    """What became of a frame: ``times`` are those of decoding, tail and post-processing, in seconds."""
+
+    status: Status
+    started: float | None = None
+    times: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    concealed: float = 0.0
+    output: bytes | None = None
+
+
+class EdgeSession:
+    """Decodes a UE's frames, runs the tail on them and answers each one.
+
+    At most one frame is being computed and one waits; a newer one replaces that, and the replaced one is answered as
+    superseded. ``serve`` returns when the session is over, however it ends, and has freed what the session held.
+    """
+
+    def __init__(
+        self, peer: Peer, tail: Tail, agreed: Sequence[OperatingPoint], pool: TailPool, outcomes: Counter[str]
+    ) -> None:
+        self._peer = peer
+        self._tail = tail
+        self._agreed = agreed
+        self._pool = pool
+        self._outcomes = outcomes
+        self._sets: ReceivedSets[_OpenSet] = ReceivedSets(self._open_set)
+        self._reassembler = Reassembler()
+        self._deadline = Alarm(self._on_deadline)
+        self._waiting: ReceivedFrame | None = None
+        self._work_to_do = asyncio.Event()
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        peer.on_control = self._on_control
+        peer.on_intermediate = self._on_unit
+        peer.on_closed = self.end
+
+    def end(self, reason: str) -> None:
+        """Let ``serve`` come to its end. May be called again; the first reason counts."""
+        if not self._over.done():
+            self._over.set_result(reason)
+
+    async def serve(self) -> str:
+        """Serve until the session is over; returns why it ended."""
+        worker = asyncio.create_task(self._work(), name="tail worker")
+        try:
+            await self._peer.opened(OPEN_TIMEOUT)
+            return await self._over
+        except SplitRtcError as error:
+            return str(error)
+        finally:
+            self._say(Bye("the edge ends the session"))
+            self._deadline.set(None)
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+            await self._peer.close()
+            self._pool.release(self._tail)
+
+    # Control: parameter sets and the end.
+
+    def _on_control(self, text: str) -> None:
+        match parse_control(text):
+            case ParameterSet() | ParameterSetRelease() as message:
+                answer = self._sets.receive(message)
+                if isinstance(message, ParameterSetRelease):
+                    for frame in self._reassembler.remove_set(message.id, time.monotonic()):
+                        self._hand_over(frame)
+                if answer is not None:
+                    self._say(answer)
+            case Report():
+                self._outcomes["reports"] += 1
+            case PeerFailure(code, detail):
+                logger.warning("the UE reports %s: %s", code, detail)
+            case Bye(reason):
+                self.end(f"the UE said goodbye: {reason}")
+            case _:
+                self._outcomes["ignored_control_messages"] += 1
+
+    def _open_set(self, announced: ParameterSet) -> _OpenSet:
+        """Check a parameter set against what was agreed, and make its decoder. Raises SplitRtcError to refuse it."""
+        crossing = self._tail.partition.crossing
+        for point in self._agreed:
+            calibration = point.calibration.digest if point.calibration else None
+            if (announced.model, announced.partition, announced.variant, announced.profile, announced.calibration) == (
+                point.card.digest, point.partition, VARIANT, point.profile, calibration
+            ):  # fmt: skip
+                break
+        else:
+            raise BadArgument("the parameter set is none of those agreed on in the session description")
+        if announced.tensors != crossing:
+            raise BadArgument(f"the partition's crossing tensors are {', '.join(map(str, crossing))}")
+        self._reassembler.set_deadline(announced.id, announced.deadline_ms / 1000)
+        decoder = make_decoder(parse_profile(point.profile), crossing, point.calibration)
+        return _OpenSet(decoder, announced.budget_ms / 1000)
+
+    def _say(self, message: ControlMessage) -> None:
+        try:
+            self._peer.send_control(serialise_control(message))
+        except ConnectionLost as error:
+            self.end(str(error))
+
+    # Frames: from units to the worker.
+
+    def _on_unit(self, data: bytes) -> None:
+        for frame in self._reassembler.receive(parse_unit(data), time.monotonic()):
+            self._hand_over(frame)
+        self._deadline.set(self._reassembler.next_deadline())
+
+    def _on_deadline(self) -> None:
+        for frame in self._reassembler.poll(time.monotonic()):
+            self._hand_over(frame)
+        self._deadline.set(self._reassembler.next_deadline())
+
+    def _hand_over(self, frame: ReceivedFrame) -> None:
+        replaced, self._waiting = self._waiting, frame
+        if replaced is not None:
+            self._answer(replaced, _Computed(Status.SUPERSEDED))
+        self._work_to_do.set()
+
+    # The worker: one frame at a time through the thread pool.
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._work_to_do.wait()
+            self._work_to_do.clear()
+            frame, self._waiting = self._waiting, None
+            if frame is None:
+                continue
+            opened = self._sets.get(frame.aips_id)
+            if opened is None:  # released meanwhile
+                self._answer(frame, _Computed(Status.ERROR))
+            elif time.monotonic() - frame.first_at > opened.budget:
+                self._answer(frame, _Computed(Status.LATE))
+            else:
+                computed = await loop.run_in_executor(self._pool.executor, self._compute, frame, opened.decoder)
+                self._answer(frame, computed)
+
+    def _compute(self, frame: ReceivedFrame, decoder: Decoder) -> _Computed:
+        """In the thread pool: decode, tail, post-process."""
+        started = time.monotonic()
+        try:
+            decoded = decoder.decode(frame.frame_id, frame.slices, frame.intra, frame.reference)
+            decoded_at = time.monotonic()
+            outputs = self._tail.submodel.run(decoded.tensors)
+            inferred_at = time.monotonic()
+            output = pack_detections(self._tail.detector.decode(outputs))
+        except Exception as error:  # whatever a peer's data does to codec, runtime or task costs this frame alone
+            log = logger.warning if isinstance(error, SplitRtcError) else logger.exception
+            log("frame %d failed: %s", frame.frame_id, error)
+            return _Computed(Status.ERROR, started)
+        whole = frame.complete and not decoded.damaged_slices
+        times = (decoded_at - started, inferred_at - decoded_at, time.monotonic() - inferred_at)
+        return _Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output)
+
+    def _answer(self, frame: ReceivedFrame, computed: _Computed) -> None:
+        """Every frame of which a slice arrived is answered, once: the answer is also its acknowledgement."""
+        self._outcomes[computed.status.name.lower()] += 1
+        queue = 0.0 if computed.started is None else computed.started - frame.ready_at
+        decode, tail, post = computed.times
+        result = Result(
+            status=computed.status,
+            frame_id=frame.frame_id,
+            capture_us=frame.capture_us,
+            slices=frame.count,
+            received=bitmap_of(slice_ is not None for slice_ in frame.slices),
+            queue_us=round(queue * 1e6),
+            decode_us=round(decode * 1e6),
+            tail_us=round(tail * 1e6),
+            post_us=round(post * 1e6),
+            history=self._reassembler.history(frame.frame_id),
+            concealed=computed.concealed,
+            output_kind=OUTPUT_NONE if computed.output is None else OUTPUT_DETECTIONS,
+            output=computed.output or b"",
+        )
+        if not self._peer.send_result(pack_result(result)):
+            self._outcomes["results_dropped"] += 1

@@ -1,0 +1,209 @@
+"""One run of a session: a source's frames in, their results out, until the source ends or the run is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from pipeline.capture import Capture
+from pipeline.outcome import FrameResult, Status
+from pipeline.sinks.base import SinkRunner, StreamInfo
+from pipeline.summary import Summary
+from splitrtc_errors import ModelError, SplitRtcError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from pipeline.device import CodedFrame
+    from pipeline.frames import Frame
+    from pipeline.sinks import Sink
+    from pipeline.sources import Source
+
+__all__ = ["ITERATOR_BACKLOG", "Lane", "Run"]
+
+logger = logging.getLogger(__name__)
+
+ITERATOR_BACKLOG = 64
+"""Results that wait for a slow ``async for``, at most; the oldest gives way and is counted in `Run.unread`."""
+
+
+class Lane(Protocol):
+    """What a run needs of its session: a thread to compute in, and a way to the edge."""
+
+    @property
+    def worker(self) -> Executor:
+        """One thread, for the device's share of frames."""
+
+    @property
+    def chores(self) -> Executor:
+        """One thread, for what blocks and is not worth a frame's time."""
+
+    @property
+    def budget(self) -> float:
+        """Seconds after capture at which a frame is worthless."""
+
+    def process(self, frame: Frame) -> CodedFrame:
+        """The device's share of a frame. Called in the worker."""
+
+    def submit(self, frame: Frame, coded: CodedFrame) -> None:
+        """Send a coded frame. How it ends is told to `Run.finish`, once."""
+
+    async def settle(self) -> None:
+        """Return when every submitted frame has ended."""
+
+    def leave(self, run: Run) -> None:
+        """The run is over: frames of it that are still in flight are of no interest."""
+
+
+class Run:
+    """An asynchronous iterator over the results of one source's frames; built by `UeSession.run`.
+
+    It yields answered frames; with ``every`` also those that were dropped or lost, so that each frame that the source
+    produced comes exactly once. It ends with the source, raises SourceError when the source fails and ConnectionLost
+    when the session does. Leaving ``async with run:``, `aclose` and the end of the session stop it early; nothing stays
+    behind. ``summary`` and the sinks see every frame, iterated or not.
+    """
+
+    def __init__(
+        self, lane: Lane, source: Source, sinks: Sequence[Sink] = (), *, repeat: bool = False, every: bool = False
+    ) -> None:
+        self.summary = Summary()
+        self.unread = 0
+        self._lane = lane
+        self._sinks = [SinkRunner(sink, on_end=self._on_sink_end) for sink in sinks]
+        self._every = every
+        self._loop = asyncio.get_running_loop()
+        self._capture = Capture(source, loop=repeat, on_replaced=self._on_replaced)
+        self._results: deque[FrameResult] = deque()
+        self._changed = asyncio.Event()
+        self._error: SplitRtcError | None = None
+        self._task = asyncio.create_task(self._work(), name="run")
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FrameResult:
+        while not self._results:
+            if self._task.done():
+                self._raise()
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._results.popleft()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def wait(self) -> Summary:
+        """Go on to the source's end without iterating; returns the summary. Raises what iterating would."""
+        await asyncio.wait([self._task])
+        self._raise()
+        return self.summary
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary, and how the sinks kept up, as plain values."""
+        sinks = {
+            sink.sink.name: {
+                "written": sink.written,
+                "dropped": sink.dropped,
+                "error": None if sink.error is None else str(sink.error),
+            }
+            for sink in self._sinks
+        }
+        return {"source": self._capture.source.name, **self.summary.to_json(), "sinks": sinks}
+
+    def interrupt(self, error: SplitRtcError) -> None:
+        """End at once, and raise this to whoever iterates or waits."""
+        self._error = self._error or error
+        self._task.cancel()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def stop(self) -> None:
+        """End as if the source had ended: what is in flight is still waited for. Iterating then comes to its end."""
+        await self._loop.run_in_executor(self._lane.chores, self._capture.stop)
+
+    async def aclose(self) -> None:
+        """Stop capturing, give up what is in flight, finish the sinks. May be called again."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def finish(self, result: FrameResult) -> None:
+        """Take note of how a frame ended: for the books, the sinks and whoever iterates."""
+        self.summary.add(result)
+        for sink in self._sinks:
+            sink.put(result)
+        if result.answered or self._every:
+            if len(self._results) == ITERATOR_BACKLOG:
+                self._results.popleft()
+                self.unread += 1
+            self._results.append(result)
+            self._changed.set()
+
+    async def _work(self) -> None:
+        run = self._loop.run_in_executor
+        try:
+            await run(self._lane.chores, self._start)
+            while (step := await run(self._lane.worker, self._next)) is not None:
+                frame, coded = step
+                if isinstance(coded, FrameResult):
+                    self.finish(coded)
+                else:
+                    self._lane.submit(frame, coded)
+            await self._lane.settle()
+        except SplitRtcError as error:
+            self._error = self._error or error
+        finally:
+            # The capture first: that frees a worker which waits for the next frame.
+            await run(self._lane.chores, self._capture.stop)
+            self._lane.leave(self)
+            await run(self._lane.chores, self._close_sinks)
+            self._changed.set()
+
+    def _start(self) -> None:
+        source = self._capture.source
+        for sink in self._sinks:
+            sink.start(StreamInfo(source.name, source.fps))
+        self._capture.start()
+
+    def _next(self) -> tuple[Frame, CodedFrame | FrameResult] | None:
+        """In the worker: wait for the newest frame and do the device's share of it. None at the end."""
+        frame = self._capture.get()
+        if frame is None:
+            return None
+        if time.monotonic() - frame.captured > self._lane.budget:
+            return frame, _dropped(frame, "skipped", "device")
+        try:
+            return frame, self._lane.process(frame)
+        except ModelError:
+            return frame, _dropped(frame, "error", "encode")
+
+    def _on_replaced(self, frame: Frame) -> None:
+        """In the capture thread: a newer frame took this one's place before the device came to it."""
+        self._loop.call_soon_threadsafe(self.finish, _dropped(frame, "skipped", "slot"))
+
+    def _on_sink_end(self, runner: SinkRunner) -> None:
+        """In the sink's thread: it failed, which ends it alone, or its user wants the end."""
+        if runner.error is not None:
+            logger.warning("%s, the stream goes on without it", runner.error)
+        else:
+            asyncio.run_coroutine_threadsafe(self.stop(), self._loop)
+
+    def _close_sinks(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+def _dropped(frame: Frame, status: Status, where: str) -> FrameResult:
+    return FrameResult(frame=frame, status=status, dropped_at=where, completed=time.monotonic())

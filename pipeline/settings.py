@@ -1,0 +1,163 @@
+"""What a UE and an edge are told to do: plain values, checked once, shared by the facade and the command line."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rtc import IceServer
+from splitrtc_errors import BadArgument
+
+__all__ = ["EdgeSettings", "UeSettings", "ice_server", "is_loopback", "parse_listen"]
+
+DEFAULT_LISTEN = "127.0.0.1:8787"
+DEFAULT_FPS = 30.0
+"""What a UE announces when its source does not say how many frames per second it has."""
+MAX_SESSIONS = 64
+"""Sessions that an edge admits unless told otherwise."""
+FRAME_BUDGET = 0.5
+"""Seconds from capture after which a frame's result is worthless (TR 22.874 asks for 100-500 ms)."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds from the start of signalling until the parameter set must be acknowledged."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """``HOST:PORT`` (``[::1]:PORT`` for IPv6) as host and port; raises BadArgument."""
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise BadArgument(f"listen address: expected HOST:PORT such as {DEFAULT_LISTEN}, got {listen!r}")
+    return host.strip("[]"), int(port)
+
+
+def _check_address(name: str, address: str | None) -> None:
+    if address is None:
+        return
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise BadArgument(f"{name}: expected an IP address of this machine, got {address!r}") from None
+
+
+def ice_server(text: str) -> IceServer:
+    """``stun:HOST[:PORT]`` or ``turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]`` as a server; raises BadArgument."""
+    scheme, _, rest = text.partition(":")
+    login, at, host = rest.rpartition("@")
+    user, _, password = login.partition(":")
+    if scheme not in {"stun", "turn", "turns"} or not host or (scheme != "stun") != bool(at and user and password):
+        # The text itself may hold a password.
+        raise BadArgument("ICE server: expected stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]")
+    return IceServer(f"{scheme}:{host}", user or None, password or None)
+
+
+@dataclass(frozen=True, slots=True)
+class UeSettings:
+    """A UE's side of a session.
+
+    ``model``, ``partition`` and ``profile`` narrow what is offered: with all three, one line is offered and the UE
+    decides; without, several are and the network decides (TR 26.927 clause 5.2.3.2, cases 2 and 1). ``fps`` limits
+    and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless.
+    """
+
+    url: str
+    model: str | None = None
+    partition: str | None = None
+    profile: str | None = None
+    fps: float | None = None
+    token: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    fingerprint: str | None = None
+    bind: str | None = None
+    ice_servers: tuple[str, ...] = field(default=(), repr=False)
+    provider: str = "auto"
+    threads: int = 1
+    models: tuple[Path, ...] = ()
+    budget: float = FRAME_BUDGET
+    timeout: float = CONNECT_TIMEOUT
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise BadArgument(f"fps: expected more than 0 and at most 1000 frames per second, got {self.fps:g}")
+        if not 0.001 <= self.budget <= 60:
+            raise BadArgument(f"budget: expected 0.001 to 60 seconds, got {self.budget:g}")
+        if not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise BadArgument(f"timeout: expected a positive number of seconds, got {self.timeout:g}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise BadArgument(f"threshold: expected a score from 0 to 1, got {self.threshold:g}")
+        if self.threads < 1:
+            raise BadArgument(f"threads: expected at least 1, got {self.threads}")
+        _check_address("bind", self.bind)
+        for server in self.ice_servers:
+            ice_server(server)
+
+    @property
+    def media_bind(self) -> str | None:
+        """Address for the media: as told, else loopback for an edge on loopback (ICE leaves 127.0.0.1 out by itself)."""
+        if self.bind is not None:
+            return self.bind
+        host = urlsplit(self.url if "//" in self.url else f"//{self.url}").hostname or ""
+        return _loopback_of(host)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """An edge's side: where it listens, whom it lets in, how much it takes on."""
+
+    listen: str = DEFAULT_LISTEN
+    token: str | None = field(default=None, repr=False)
+    cert: Path | None = None
+    key: Path | None = None
+    self_signed: bool = False
+    max_sessions: int = MAX_SESSIONS
+    provider: str = "auto"
+    threads: int = 1
+    workers: int | None = None
+    bind: str | None = None
+    ice_servers: tuple[str, ...] = field(default=(), repr=False)
+    models: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        host, _ = parse_listen(self.listen)
+        if not is_loopback(host) and self.token is None:
+            raise BadArgument(
+                f"listening on {host} lets other machines in: give --token or --token-file, or listen on 127.0.0.1"
+            )
+        if self.token == "":
+            raise BadArgument("token: expected at least one character, got an empty one")
+        if (self.cert is None) != (self.key is None):
+            raise BadArgument("TLS: --cert and --key go together")
+        if self.self_signed and self.cert is not None:
+            raise BadArgument("TLS: give either --cert and --key, or --self-signed")
+        if self.max_sessions < 1:
+            raise BadArgument(f"max-sessions: expected at least 1, got {self.max_sessions}")
+        if self.threads < 1 or (self.workers is not None and self.workers < 1):
+            raise BadArgument("threads and workers: expected at least 1")
+        _check_address("bind", self.bind)
+        for server in self.ice_servers:
+            ice_server(server)
+
+    @property
+    def media_bind(self) -> str | None:
+        """Address for the media: as told, else loopback when only loopback is listened on."""
+        if self.bind is not None:
+            return self.bind
+        return _loopback_of(parse_listen(self.listen)[0])
+
+
+def _loopback_of(host: str) -> str | None:
+    if not is_loopback(host):
+        return None
+    return "::1" if ":" in host else "127.0.0.1"

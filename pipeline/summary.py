@@ -1,0 +1,106 @@
+"""What a run amounted to: outcomes, bytes and the latency of every stage, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.outcome import FrameResult
+
+__all__ = ["FRESH_SECONDS", "STAGES", "Summary", "percentiles"]
+
+STAGES = ("wait", "preprocess", "head", "encode", "network", "queue", "decode", "tail", "post")
+"""The stages of a frame's way, in order; they add up to ``total``. ``wait`` is the time in the capture slot,
+``network`` what remains when every measured stage is taken from the total (DESIGN: clocks are never subtracted)."""
+
+MODEL_AND_CODEC = ("head", "encode", "decode", "tail")
+"""Stages that are not overhead."""
+
+FRESH_SECONDS = 0.050
+"""A result is fresh when it is back within this time of capture."""
+
+WINDOW = 20_000
+"""Frames whose latencies are kept, at most: the newest."""
+
+
+def percentiles(seconds: np.ndarray) -> dict[str, float | None]:
+    """p50, p95 and p99 of times in seconds, as milliseconds; None for each when there are none."""
+    known = seconds[~np.isnan(seconds)]
+    if known.size == 0:
+        return {"p50": None, "p95": None, "p99": None}
+    values = np.percentile(known, (50, 95, 99)) * 1e3
+    return {name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
+
+
+class Summary:
+    """Counts the outcomes of a run's frames. One thread feeds it, others may read."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.dropped_at: Counter[str] = Counter()
+        self.detections = 0
+        self.bytes_sent = 0
+        self.frames_sent = 0
+        self.fresh = 0
+        self.first_result_seconds: float | None = None
+        self._share_received = 0.0
+        self._timings: deque[tuple[float, ...]] = deque(maxlen=window)
+
+    def add(self, result: FrameResult) -> None:
+        """Count one frame, however it ended."""
+        self.outcomes[result.status] += 1
+        if result.dropped_at is not None:
+            self.dropped_at[result.dropped_at] += 1
+        if result.bytes_sent:
+            self.frames_sent += 1
+            self.bytes_sent += result.bytes_sent
+        if not result.answered:
+            return
+        self._share_received += result.share_received
+        if result.detections is not None:
+            self.detections += len(result.detections)
+        timings = result.timings
+        total = timings.total if timings.total is not None else float("nan")
+        self.fresh += total <= FRESH_SECONDS
+        stages = (getattr(timings, stage) for stage in STAGES)
+        self._timings.append((total, *(float("nan") if stage is None else stage for stage in stages)))
+
+    @property
+    def produced(self) -> int:
+        """Frames that the source produced and that ended."""
+        return self.outcomes.total()
+
+    @property
+    def answered(self) -> int:
+        """Frames answered with a result (status ok or incomplete)."""
+        return self.outcomes["ok"] + self.outcomes["incomplete"]
+
+    def latency(self) -> dict[str, dict[str, float | None]]:
+        """p50, p95, p99 in milliseconds of ``total``, ``overhead`` (all but model runs and codec) and every stage."""
+        table = np.array(self._timings.copy(), dtype=np.float64)  # copied in one step: another thread may read
+        table = table.reshape(-1, 1 + len(STAGES))
+        columns = dict(zip(("total", *STAGES), table.T, strict=True))
+        overhead = columns["total"] - sum(columns[stage] for stage in MODEL_AND_CODEC)
+        return {name: percentiles(column) for name, column in {**columns, "overhead": overhead}.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain values; shares are over the frames that the source produced."""
+        latency = self.latency()
+        produced = max(self.produced, 1)
+        return {
+            "frames_produced": self.produced,
+            "frames_answered": self.answered,
+            "answered_share": round(self.answered / produced, 4),
+            "fresh_share": round(self.fresh / produced, 4),
+            "mean_slice_share": round(self._share_received / max(self.answered, 1), 4),
+            "detections": self.detections,
+            "outcomes": dict(sorted(self.outcomes.items())),
+            "dropped_at": dict(sorted(self.dropped_at.items())),
+            "bytes_per_frame": round(self.bytes_sent / max(self.frames_sent, 1), 1),
+            "frames_sent": self.frames_sent,
+            "overhead_ms": latency.pop("overhead"),
+            "latency_ms": latency,
+        }

@@ -1,0 +1,72 @@
+"""The live table of stages on a terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.summary import STAGES, Summary
+
+__all__ = ["LiveTable", "summary_table"]
+
+REFRESH_SECONDS = 0.5
+"""Drawing takes some milliseconds of the interpreter's time, which frames need too."""
+
+
+def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
+    """Stages with p50, p95 and p99, and what became of the frames; from what `Summary.to_json` returns."""
+    table = Table(title=title, title_justify="left", caption=_caption(summary), caption_justify="left")
+    table.add_column("stage")
+    for heading in ("p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    rows = {**{stage: summary["latency_ms"][stage] for stage in (*STAGES, "total")}, "overhead": summary["overhead_ms"]}
+    for stage, values in rows.items():
+        style = "bold" if stage == "total" else "dim" if stage == "overhead" else ""
+        cells = (values[name] for name in ("p50", "p95", "p99"))
+        table.add_row(stage, *("-" if value is None else f"{value:.1f}" for value in cells), style=style)
+    return table
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+    text = f"{summary['frames_answered']} of {summary['frames_produced']} frames answered, "
+    text += f"{summary['detections']} boxes, {summary['bytes_per_frame'] / 1000:.1f} kB a frame"
+    if summary["dropped_at"]:
+        text += "; dropped at " + ", ".join(f"{where}: {count}" for where, count in summary["dropped_at"].items())
+    return text
+
+
+class LiveTable:
+    """Draws the table twice a second, in a thread of its own, while the context lasts, and once more at the end."""
+
+    def __init__(self, summary: Summary, title: str) -> None:
+        self._summary = summary
+        self._title = title
+        self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="table", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._live.stop()
+
+    def _draw(self) -> None:
+        while not self._stopping.wait(REFRESH_SECONDS):
+            self._update()
+        self._update()
+
+    def _update(self) -> None:
+        self._live.update(summary_table(self._summary.to_json(), self._title), refresh=True)

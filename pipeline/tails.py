@@ -1,0 +1,108 @@
+"""The edge's models: tails loaded once, shared by sessions, run in a bounded number of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models import Detector, load_submodel, partition_id
+
+if TYPE_CHECKING:
+    from models import ModelCard, Partition, PartitionStore, Submodel
+
+__all__ = ["Tail", "TailPool"]
+
+logger = logging.getLogger(__name__)
+
+VARIANT = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A warm tail: its model card, its cut, its runtime session and the task's post-processing."""
+
+    card: ModelCard
+    partition: Partition
+    submodel: Submodel
+    detector: Detector
+
+
+@dataclass(slots=True)
+class _Entry:
+    loading: asyncio.Task[Tail]
+    users: int = 0
+
+
+class TailPool:
+    """Loads, shares and runs tails.
+
+    Sessions on the same partition share one runtime session; the last one to leave frees it. All tails run in one
+    thread pool (`executor`): a session hands over one frame at a time, so the pool's queue is never longer than the
+    number of sessions, and sessions take turns.
+    """
+
+    def __init__(
+        self, store: PartitionStore, provider: str = "auto", threads: int = 1, workers: int | None = None
+    ) -> None:
+        self.executor = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="tail")
+        self._store = store
+        self._provider = provider
+        self._threads = threads
+        self._entries: dict[str, _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def acquire(self, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
+        """A warm tail for this cut, loaded if it is not; the caller gives it back with `release`.
+
+        Raises ModelError when the file is damaged or cannot be cut there, MissingDependency without a runtime.
+        """
+        key = partition_id(card.digest, tensors)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(asyncio.create_task(self._load(card, tensors)))
+        entry.users += 1
+        try:
+            # Shielded: a peer that leaves while the model loads must not take it from another that waits for it too.
+            return await asyncio.shield(entry.loading)
+        except BaseException:
+            self._leave(key, entry)
+            raise
+
+    def release(self, tail: Tail) -> None:
+        """Give a tail back; the last user frees it."""
+        key = tail.partition.id
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._leave(key, entry)
+
+    def _leave(self, key: str, entry: _Entry) -> None:
+        entry.users -= 1
+        if entry.users == 0:
+            entry.loading.cancel()
+            self._entries.pop(key, None)
+
+    async def _load(self, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
+        tail = await asyncio.get_running_loop().run_in_executor(self.executor, self._load_now, card, tensors)
+        logger.info("tail of %s at %s is warm on %s", card.name, ", ".join(tensors), tail.submodel.provider)
+        return tail
+
+    def _load_now(self, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
+        partition = self._store.get(card, tensors, variant=VARIANT)
+        submodel = load_submodel(partition.tail_path, provider=self._provider, threads=self._threads)
+        submodel.warm_up()
+        return Tail(card, partition, submodel, Detector(card))
+
+    async def close(self) -> None:
+        """Wait for the models that still run, then free everything."""
+        loading = [entry.loading for entry in self._entries.values()]
+        self._entries.clear()
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(None, self.executor.shutdown)

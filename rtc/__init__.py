@@ -1,0 +1,155 @@
+"""WebRTC transport: peer connection, channels, units, results, reassembly and link statistics.
+
+Knows nothing of models. The names below are loaded when they are first used, so that importing the package (or one of
+its pure modules) does not load aiortc; only `Peer` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .channels import (
+        CHANNELS,
+        CONTROL,
+        INTERMEDIATE,
+        RESULT,
+        ChannelIds,
+        ChannelSpec,
+        channel_ids,
+        channel_maps,
+        intermediate_attributes,
+    )
+    from .liveness import Liveness
+    from .peer import IceServer, Peer, PeerCounters
+    from .reassembly import Reassembler, ReassemblyCounters, ReceivedFrame
+    from .results import (
+        OUTPUT_DETECTIONS,
+        OUTPUT_NONE,
+        Result,
+        Status,
+        bitmap_of,
+        heartbeat_result,
+        is_result,
+        pack_result,
+        parse_result,
+    )
+    from .sdp import ChannelAttribute, ChannelMap, add_channel_attributes, read_channel_attributes
+    from .sender import Dropped, DropReason, OutgoingFrame, SenderCounters, SliceScheduler, UnitSender
+    from .statistics import LinkStatistics, Window
+    from .units import (
+        DEFAULT_UNIT,
+        MAX_SLICES,
+        MAX_UNIT,
+        Unit,
+        heartbeat_unit,
+        pack_unit,
+        parse_unit,
+        unit_payload_limit,
+        units_of_frame,
+    )
+
+_MODULES = {
+    "channels": (
+        "CHANNELS",
+        "CONTROL",
+        "INTERMEDIATE",
+        "RESULT",
+        "ChannelIds",
+        "ChannelSpec",
+        "channel_ids",
+        "channel_maps",
+        "intermediate_attributes",
+    ),
+    "liveness": ("Liveness",),
+    "peer": ("IceServer", "Peer", "PeerCounters"),
+    "reassembly": ("ReassemblyCounters", "Reassembler", "ReceivedFrame"),
+    "results": (
+        "OUTPUT_DETECTIONS",
+        "OUTPUT_NONE",
+        "Result",
+        "Status",
+        "bitmap_of",
+        "heartbeat_result",
+        "is_result",
+        "pack_result",
+        "parse_result",
+    ),
+    "sdp": ("ChannelAttribute", "ChannelMap", "add_channel_attributes", "read_channel_attributes"),
+    "sender": ("DropReason", "Dropped", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"),
+    "statistics": ("LinkStatistics", "Window"),
+    "units": (
+        "DEFAULT_UNIT",
+        "MAX_SLICES",
+        "MAX_UNIT",
+        "Unit",
+        "heartbeat_unit",
+        "pack_unit",
+        "parse_unit",
+        "unit_payload_limit",
+        "units_of_frame",
+    ),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "CHANNELS",
+    "CONTROL",
+    "DEFAULT_UNIT",
+    "INTERMEDIATE",
+    "MAX_SLICES",
+    "MAX_UNIT",
+    "OUTPUT_DETECTIONS",
+    "OUTPUT_NONE",
+    "RESULT",
+    "ChannelAttribute",
+    "ChannelIds",
+    "ChannelMap",
+    "ChannelSpec",
+    "DropReason",
+    "Dropped",
+    "IceServer",
+    "LinkStatistics",
+    "Liveness",
+    "OutgoingFrame",
+    "Peer",
+    "PeerCounters",
+    "Reassembler",
+    "ReassemblyCounters",
+    "ReceivedFrame",
+    "Result",
+    "SenderCounters",
+    "SliceScheduler",
+    "Status",
+    "Unit",
+    "UnitSender",
+    "Window",
+    "add_channel_attributes",
+    "bitmap_of",
+    "channel_ids",
+    "channel_maps",
+    "intermediate_attributes",
+    "heartbeat_result",
+    "heartbeat_unit",
+    "is_result",
+    "pack_result",
+    "pack_unit",
+    "parse_result",
+    "parse_unit",
+    "read_channel_attributes",
+    "unit_payload_limit",
+    "units_of_frame",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

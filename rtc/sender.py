@@ -1,0 +1,197 @@
+"""Frames into the transport, newest first: nothing queues where it cannot be replaced.
+
+The SCTP association keeps the messages of all channels in one first-in-first-out queue, from which nothing can be
+taken back. So the units of a frame wait here, and one is handed over only when nothing of its channel waits in that
+queue; a control message then never stands behind more than two units (one waiting for the congestion window, one for
+its turn).
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["DropReason", "Dropped", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingFrame:
+    """A frame ready to be sent: its units in order, and the time (monotonic seconds) after which it is worthless."""
+
+    frame_id: int
+    units: Sequence[bytes]
+    deadline: float
+
+
+class DropReason(enum.StrEnum):
+    """Why the sender dropped a frame."""
+
+    REPLACED = "replaced"
+    """A newer frame came before its first unit could be sent."""
+    EXPIRED = "expired"
+    """Its deadline passed."""
+    CLOSED = "closed"
+    """The sender was closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A frame that the sender dropped, and how many of its units had been sent by then."""
+
+    frame_id: int
+    reason: DropReason
+    slices_sent: int
+
+
+@dataclass(slots=True)
+class SenderCounters:
+    """What the sender did. `bytes` are those of the units, headers included."""
+
+    frames_offered: int = 0
+    frames_sent: int = 0
+    slices_sent: int = 0
+    bytes_sent: int = 0
+    dropped: dict[DropReason, int] = field(default_factory=lambda: dict.fromkeys(DropReason, 0))
+
+
+class SliceScheduler:
+    """Decides which unit goes next. Sans-I/O; holds one frame going out and at most one waiting.
+
+    A newer frame replaces the waiting one. The one going out is finished, because half a frame is worth less than what
+    it has cost already; unless its deadline passes, then the rest is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.counters = SenderCounters()
+        self._going: OutgoingFrame | None = None
+        self._sent = 0
+        self._waiting: OutgoingFrame | None = None
+        self._dropped: list[Dropped] = []
+
+    def offer(self, frame: OutgoingFrame, now: float) -> None:
+        """Take a frame of at least one unit, newer than those before."""
+        self.counters.frames_offered += 1
+        self._expire(now)
+        if self._sent:
+            replaced, self._waiting = self._waiting, frame
+        else:
+            # Nothing of the first one is on its way yet: it is as replaceable as a waiting one.
+            replaced, self._going = self._going, frame
+        if replaced is not None:
+            self._drop(replaced, 0, DropReason.REPLACED)
+
+    def next_unit(self, now: float) -> bytes | None:
+        """The unit to be sent now, which then counts as sent; None when there is nothing to send."""
+        self._expire(now)
+        frame = self._going
+        if frame is None:
+            return None
+        unit = frame.units[self._sent]
+        self._sent += 1
+        self.counters.slices_sent += 1
+        self.counters.bytes_sent += len(unit)
+        if self._sent == len(frame.units):
+            self.counters.frames_sent += 1
+            self._advance()
+        return unit
+
+    def close(self) -> None:
+        """Drop everything."""
+        while self._going is not None:
+            self._drop(self._going, self._sent, DropReason.CLOSED)
+            self._advance()
+
+    def take_dropped(self) -> list[Dropped]:
+        """The frames dropped since the last call, the oldest first."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def _expire(self, now: float) -> None:
+        while self._going is not None and now >= self._going.deadline:
+            self._drop(self._going, self._sent, DropReason.EXPIRED)
+            self._advance()
+
+    def _advance(self) -> None:
+        self._going, self._waiting = self._waiting, None
+        self._sent = 0
+
+    def _drop(self, frame: OutgoingFrame, slices_sent: int, reason: DropReason) -> None:
+        self._dropped.append(Dropped(frame.frame_id, reason, slices_sent))
+        self.counters.dropped[reason] += 1
+
+
+class _Channel(Protocol):
+    """What `UnitSender` needs of a data channel; `aiortc.RTCDataChannel` has it."""
+
+    @property
+    def bufferedAmount(self) -> int: ...  # noqa: N802
+    @property
+    def readyState(self) -> str: ...  # noqa: N802
+    def send(self, data: bytes) -> None: ...
+    def on(self, event: str, f: Callable[[], None], /) -> Any: ...
+
+
+class UnitSender:
+    """Moves units from a `SliceScheduler` into a data channel, in the thread of the event loop.
+
+    `on_dropped` is called for each frame that was dropped, `on_sent` with the time when units were handed over.
+    Expiry is noticed when something happens (a frame is offered, the channel drains, the sender is closed): a stalled
+    channel costs one frame's memory and no timer.
+    """
+
+    def __init__(
+        self,
+        channel: _Channel,
+        clock: Callable[[], float] = time.monotonic,
+        on_dropped: Callable[[Dropped], None] | None = None,
+        on_sent: Callable[[float], None] | None = None,
+    ) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._on_dropped = on_dropped
+        self._on_sent = on_sent
+        self._scheduler = SliceScheduler()
+        self._closed = False
+        channel.on("open", self._pump)
+        channel.on("bufferedamountlow", self._pump)
+
+    @property
+    def counters(self) -> SenderCounters:
+        """Counted since the start."""
+        return self._scheduler.counters
+
+    def offer(self, frame: OutgoingFrame) -> None:
+        """Send a frame as soon as the channel takes it. Before the channel is open it waits."""
+        self._scheduler.offer(frame, self._clock())
+        if self._closed:
+            self._scheduler.close()
+        self._pump()
+
+    def close(self) -> None:
+        """Drop what was not sent, and whatever is offered from now on. May be called again."""
+        self._closed = True
+        self._scheduler.close()
+        self._report()
+
+    def _pump(self) -> None:
+        channel = self._channel
+        if channel.readyState == "open" and not channel.bufferedAmount:
+            now = self._clock()
+            unit = self._scheduler.next_unit(now)
+            if unit is not None:
+                # One unit at a time costs no time: the event that brings us here comes from within the transport's
+                # flush loop, which goes on with what it finds. So a whole frame leaves in one turn of the event loop,
+                # as far as the congestion window has room. Larger bursts (measured: up to 4 units) are no faster, and
+                # only make control messages wait.
+                channel.send(unit)
+                if self._on_sent is not None:
+                    self._on_sent(now)
+        self._report()
+
+    def _report(self) -> None:
+        for dropped in self._scheduler.take_dropped():
+            if self._on_dropped is not None:
+                self._on_dropped(dropped)

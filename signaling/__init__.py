@@ -1,0 +1,142 @@
+"""Signalling: SWAP messages, their server and client, and the negotiation of a split.
+
+Knows what models are called, not what they are: it loads neither aiortc nor onnxruntime, and aiohttp only with the
+server or the client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from signaling.aisplit import MAX_OFFERS, SplitOffer, attributes_of, offers_of
+    from signaling.auth import TokenGuard, check_token, redact, token_subprotocol
+    from signaling.client import SignalingClient, normalise_url
+    from signaling.control import (
+        Bye,
+        ControlMessage,
+        ParameterSet,
+        ParameterSetAck,
+        ParameterSetReject,
+        ParameterSetRelease,
+        ParameterSetReleased,
+        PeerFailure,
+        Report,
+        parse_control,
+        serialise_control,
+    )
+    from signaling.endpoint import SwapEndpoint
+    from signaling.messages import Criterion
+    from signaling.negotiation import Acceptable, check_answer, choose
+    from signaling.parametersets import MAX_OPEN_SETS, ReceivedSets, SentSets
+    from signaling.problems import (
+        DRAINING,
+        EDGE_FAILURE,
+        EDGE_FULL,
+        NO_COMMON_OPERATING_POINT,
+        UNAUTHORIZED,
+        Problem,
+        make_problem,
+        problem_of,
+        rejection,
+    )
+    from signaling.server import SignalingServer
+    from signaling.session import ConnectHandler, ConnectRequest, SignalingSession
+    from signaling.swap import SECOND, STANDARD, Dialect
+
+_MODULES = {
+    "signaling.aisplit": ("MAX_OFFERS", "SplitOffer", "attributes_of", "offers_of"),
+    "signaling.auth": ("TokenGuard", "check_token", "redact", "token_subprotocol"),
+    "signaling.client": ("SignalingClient", "normalise_url"),
+    "signaling.control": (
+        "Bye",
+        "ControlMessage",
+        "ParameterSet",
+        "ParameterSetAck",
+        "ParameterSetReject",
+        "ParameterSetRelease",
+        "ParameterSetReleased",
+        "PeerFailure",
+        "Report",
+        "parse_control",
+        "serialise_control",
+    ),
+    "signaling.endpoint": ("SwapEndpoint",),
+    "signaling.messages": ("Criterion",),
+    "signaling.negotiation": ("Acceptable", "check_answer", "choose"),
+    "signaling.parametersets": ("MAX_OPEN_SETS", "ReceivedSets", "SentSets"),
+    "signaling.problems": (
+        "DRAINING",
+        "EDGE_FAILURE",
+        "EDGE_FULL",
+        "NO_COMMON_OPERATING_POINT",
+        "UNAUTHORIZED",
+        "Problem",
+        "make_problem",
+        "problem_of",
+        "rejection",
+    ),
+    "signaling.server": ("SignalingServer",),
+    "signaling.session": ("ConnectHandler", "ConnectRequest", "SignalingSession"),
+    "signaling.swap": ("SECOND", "STANDARD", "Dialect"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Acceptable",
+    "Bye",
+    "ConnectHandler",
+    "ConnectRequest",
+    "ControlMessage",
+    "Criterion",
+    "DRAINING",
+    "Dialect",
+    "EDGE_FAILURE",
+    "EDGE_FULL",
+    "MAX_OFFERS",
+    "MAX_OPEN_SETS",
+    "NO_COMMON_OPERATING_POINT",
+    "ParameterSet",
+    "ParameterSetAck",
+    "ParameterSetReject",
+    "ParameterSetRelease",
+    "ParameterSetReleased",
+    "PeerFailure",
+    "Problem",
+    "ReceivedSets",
+    "Report",
+    "SECOND",
+    "STANDARD",
+    "SentSets",
+    "SignalingClient",
+    "SignalingServer",
+    "SignalingSession",
+    "SplitOffer",
+    "SwapEndpoint",
+    "TokenGuard",
+    "UNAUTHORIZED",
+    "attributes_of",
+    "check_answer",
+    "check_token",
+    "choose",
+    "make_problem",
+    "normalise_url",
+    "offers_of",
+    "parse_control",
+    "problem_of",
+    "redact",
+    "rejection",
+    "serialise_control",
+    "token_subprotocol",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

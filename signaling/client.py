@@ -1,0 +1,254 @@
+"""The UE's end of SWAP: one WebSocket to an edge, one session on it. A thin shell around SwapEndpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import ssl as tls
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+
+from signaling.auth import check_token, redact
+from signaling.endpoint import Accepted, CloseConfirmed, CloseReceived, Refused, SwapEndpoint
+from signaling.messages import Criterion
+from signaling.problems import EDGE_FULL, UNAUTHORIZED, make_problem, rejection
+from signaling.swap import MAX_MESSAGE, PATH, STANDARD, SUBPROTOCOL, Dialect
+from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, SplitRtcError, Unreachable
+
+__all__ = ["Ending", "SignalingClient", "normalise_url"]
+
+logger = logging.getLogger(__name__)
+
+OPEN_TIMEOUT = 10.0
+"""Seconds until the WebSocket is there."""
+CONNECT_TIMEOUT = 15.0
+"""Seconds until the edge has answered an offer."""
+SEND_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 2.0
+HEARTBEAT = 30.0
+
+Ending = Literal["closed", "lost"]
+"""Why a socket ended: the edge closed the session, or only the socket went, which ends no session."""
+
+
+class SignalingClient:
+    """``async with SignalingClient("wss://edge.example", token=...) as client: answer = await client.connect(offer)``.
+
+    Args:
+        url: ws://, wss://, http://, https:// or host:port; the path is completed to ``/3gpp-swap/v1``.
+        token: the edge's access token.
+        ssl: a TLS context of the caller's making.
+        ca: a PEM file with the certificates to trust instead of the system's.
+        fingerprint: SHA-256 of the edge's certificate in hex, to trust that very certificate and no other.
+        dialect: STANDARD, unless the peer is known to speak the other one.
+
+    ``ssl``, ``ca`` and ``fingerprint`` exclude each other and want wss://. BadArgument for all that is not so.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        ssl: tls.SSLContext | None = None,
+        ca: str | Path | None = None,
+        fingerprint: str | None = None,
+        dialect: Dialect = STANDARD,
+    ) -> None:
+        self.url = normalise_url(url)
+        self._headers = {} if token is None else {"Authorization": f"Bearer {check_token(token)}"}
+        self._ssl = _trust(ssl, ca, fingerprint)
+        if self._ssl is not True and not self.url.startswith("wss:"):
+            raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
+        if token is not None and not self.url.startswith("wss:") and not _is_loopback(self.url):
+            logger.warning("the access token travels unprotected: use wss://")
+        self._endpoint = SwapEndpoint("client", dialect=dialect)
+        self._stack = contextlib.AsyncExitStack()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._answer: asyncio.Future[str] | None = None
+        self._closed: asyncio.Future[Ending] | None = None
+
+    @property
+    def closed(self) -> asyncio.Future[Ending]:
+        """Done when the socket has ended, with the reason. Known once the client is open."""
+        assert self._closed is not None, "the client was never opened"
+        return self._closed
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def connect(self, offer: str, criteria: Sequence[Criterion] = (), *, timeout: float = CONNECT_TIMEOUT) -> str:
+        """Offer a session, once; returns the edge's SDP answer.
+
+        Raises what the edge's problem says (Unauthorized, EdgeFull, NoCommonOperatingPoint, else Rejected),
+        NegotiationTimeout after ``timeout`` seconds, ConnectionLost when the socket goes.
+        """
+        assert self._answer is not None, "the client was never opened"
+        self._endpoint.connect(offer, tuple(criteria))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._flush()
+                return await self._answer
+        except TimeoutError:
+            raise NegotiationTimeout(f"the edge did not answer the offer within {timeout:g} s") from None
+        except ConnectionError:
+            raise ConnectionLost("the edge closed the signalling socket before it answered the offer") from None
+
+    async def close(self) -> None:
+        """Close the session, if there is one, and the socket. Can be called again."""
+        try:
+            if self._reader is not None and not self._reader.done() and self._endpoint.close():
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT):
+                        await self._flush()
+                        await asyncio.wait([self._reader])  # until the edge has confirmed
+        finally:
+            await self._stack.aclose()
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._answer, self._closed = loop.create_future(), loop.create_future()
+        http = await self._stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                self._socket = await http.ws_connect(
+                    self.url,
+                    protocols=(SUBPROTOCOL,),
+                    headers=self._headers,
+                    ssl=self._ssl,
+                    heartbeat=HEARTBEAT,
+                    max_msg_size=MAX_MESSAGE,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refusal(error) from None
+        except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError):
+            raise Unreachable(
+                f"{self.url}: the certificate is not one to trust; name the authority's file or the fingerprint"
+            ) from None
+        except TimeoutError:
+            raise Unreachable(f"{self.url}: no answer within {OPEN_TIMEOUT:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unreachable(f"{self.url}: {redact(str(error))}; is the edge running there?") from error
+        self._stack.push_async_callback(self._disconnect, self._socket)
+        if self._socket.protocol != SUBPROTOCOL:
+            raise ProtocolError(f"{self.url}: the server did not select the sub-protocol {SUBPROTOCOL}")
+        self._reader = asyncio.create_task(self._read(self._socket, self._answer, self._closed))
+
+    async def _disconnect(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await socket.close()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _read(
+        self, socket: aiohttp.ClientWebSocketResponse, answer: asyncio.Future[str], closed: asyncio.Future[Ending]
+    ) -> None:
+        try:
+            while not self._endpoint.exhausted:
+                message = await socket.receive()
+                if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    return
+                event = self._endpoint.receive(message.data)
+                await self._flush()
+                match event:
+                    case Accepted(text) if not answer.done():
+                        answer.set_result(text)
+                    case Refused(problem) if not answer.done():
+                        answer.set_exception(rejection(problem))
+                    case CloseReceived():
+                        closed.set_result("closed")  # and now the edge closes the socket
+                    case CloseConfirmed():
+                        return
+        except (ConnectionError, TimeoutError):
+            pass
+        finally:
+            if not answer.done():
+                answer.set_exception(
+                    ConnectionLost("the edge closed the signalling socket before it answered the offer")
+                )
+            with contextlib.suppress(asyncio.CancelledError):
+                answer.exception()  # nobody may be waiting for it any more
+            if not closed.done():
+                closed.set_result("lost")
+
+    async def _flush(self) -> None:
+        assert self._socket is not None
+        async with asyncio.timeout(SEND_TIMEOUT):
+            for text in self._endpoint.take_outgoing():
+                await self._socket.send_str(text)
+
+
+def normalise_url(url: str) -> str:
+    """The ws:// or wss:// URL of the SWAP endpoint that ``url`` means.
+
+    http and https stand for ws and wss, no scheme for ws; the path is completed to ``/3gpp-swap/v1`` unless it ends so.
+    BadArgument for anything else, and for a query or credentials: a token never stands in a URL.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    schemes = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}
+    if not host or port == 0 or parts.scheme not in schemes:
+        raise BadArgument("expected the edge's URL, such as wss://edge.example:8443 or 192.0.2.7:8080")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise BadArgument("the edge's URL holds credentials, a query or a fragment: a token is an argument of its own")
+    path = parts.path.rstrip("/")
+    return urlunsplit((schemes[parts.scheme], parts.netloc, path if path.endswith(PATH) else path + PATH, "", ""))
+
+
+def _trust(
+    ssl: tls.SSLContext | None, ca: str | Path | None, fingerprint: str | None
+) -> tls.SSLContext | aiohttp.Fingerprint | bool:
+    if sum(option is not None for option in (ssl, ca, fingerprint)) > 1:
+        raise BadArgument("give one of a TLS context, a certificate file, a fingerprint")
+    if ca is not None:
+        try:
+            return tls.create_default_context(cafile=ca)
+        except OSError as error:  # includes ssl.SSLError
+            raise BadArgument(f"cannot read certificates from {ca}: {error.strerror or error}") from error
+    if fingerprint is not None:
+        try:
+            return aiohttp.Fingerprint(bytes.fromhex(fingerprint.lower().removeprefix("sha-256:").replace(":", "")))
+        except ValueError:
+            raise BadArgument("a fingerprint is the SHA-256 of a certificate: 64 hex digits, colons allowed") from None
+    return True if ssl is None else ssl
+
+
+def _refusal(error: aiohttp.WSServerHandshakeError) -> SplitRtcError:
+    if error.status == 401:
+        return rejection(make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got"))
+    if error.status in (429, 503):
+        seconds = error.headers.get("Retry-After", "") if error.headers is not None else ""
+        return rejection(make_problem(EDGE_FULL, retry_after=int(seconds[:6]) if seconds.isdecimal() else None))
+    return ProtocolError(f"HTTP status {error.status} instead of a WebSocket: there is no SWAP endpoint at this URL")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,188 @@
+"""The edge's HTTP server: SWAP on a WebSocket, and health.
+
+What a stranger can hold is bounded: connections, sockets, the time until the first message, the size and the number of
+messages, the time that a send may take. Nothing of what peers say, nor where they are, is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import WSCloseCode, web
+from aiohttp.http import HttpProcessingError
+
+from signaling.auth import TokenGuard
+from signaling.problems import EDGE_FULL, MESSAGE_MALFORMATTED, UNAUTHORIZED, Problem, make_problem
+from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, SignalingSession
+from signaling.swap import MAX_MESSAGE, PATH, SUBPROTOCOL
+from splitrtc_errors import BadArgument
+
+__all__ = ["SignalingServer"]
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = 30.0
+"""Seconds between WebSocket pings; a socket whose pong takes half of that is dead."""
+RETRY_AFTER = 5
+"""Seconds."""
+MAX_SOCKETS = 1_024
+MAX_HANDSHAKES = 64
+"""TCP connections beyond the open sockets: HTTP requests and WebSocket upgrades under way."""
+
+
+class SignalingServer:
+    """Serves SWAP at ``/3gpp-swap/v1``, ``/healthz`` and ``/readyz`` at ``listen`` ("host:port", port 0 for any).
+
+    ``ready`` says whether the edge can take sessions, with details for ``/readyz``. BadArgument when ``listen`` or
+    ``token`` is not what it should be.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        handler: ConnectHandler,
+        *,
+        token: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        ready: Callable[[], tuple[bool, dict[str, Any]]] = lambda: (True, {}),
+        max_sockets: int = MAX_SOCKETS,
+    ) -> None:
+        self._host, self._port = _host_and_port(listen)
+        self._handler = handler
+        self._guard = TokenGuard(token)
+        self._ssl_context = ssl_context
+        self._ready = ready
+        self._max_sockets = max_sockets
+        self._sessions: set[SignalingSession] = set()
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; with port 0, known after start()."""
+        return self._port
+
+    async def start(self) -> None:
+        """Listen. BadArgument when that is not possible at this address."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get(PATH, self._swap),
+                web.get(f"{PATH}/", self._swap),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+            ]
+        )
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_DiscreetLogger(logger),
+            keepalive_timeout=FIRST_MESSAGE_TIMEOUT,  # also counts from the beginning of a connection
+            lingering_time=CLOSE_TIMEOUT,
+            shutdown_timeout=CLOSE_TIMEOUT,
+        )
+        await runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: self._admit(runner), self._host or None, self._port, ssl=self._ssl_context
+            )
+        except OSError as error:
+            await runner.cleanup()
+            address = f"port {self._port} of {self._host or 'any interface'}"
+            raise BadArgument(f"cannot listen on {address}: {error.strerror or error}") from error
+        self._port = self._server.sockets[0].getsockname()[1]
+        self._runner = runner
+
+    async def close(self) -> None:
+        """Stop listening and disconnect everybody. Accepted sessions live on: they do not need the socket."""
+        if self._runner is None or self._server is None:
+            return
+        runner, server, self._runner, self._server = self._runner, self._server, None, None
+        server.close()
+        await asyncio.gather(*(session.disconnect(WSCloseCode.GOING_AWAY) for session in self._sessions))
+        await runner.cleanup()
+        await server.wait_closed()
+
+    def _admit(self, runner: web.AppRunner) -> asyncio.Protocol:
+        server = runner.server
+        if server is None or len(server.connections) >= self._max_sockets + MAX_HANDSHAKES:
+            return _Refusal()
+        return server()
+
+    async def _swap(self, request: web.Request) -> web.StreamResponse:
+        offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
+        if not self._guard.admits(request.headers.get("Authorization"), offered):
+            return _problem(make_problem(UNAUTHORIZED), {"WWW-Authenticate": "Bearer"})
+        if SUBPROTOCOL not in (name.strip() for name in offered.split(",")):
+            detail = f"expected a WebSocket upgrade that offers the sub-protocol {SUBPROTOCOL}"
+            return _problem(make_problem(MESSAGE_MALFORMATTED, detail))
+        if len(self._sessions) >= self._max_sockets:
+            return _problem(make_problem(EDGE_FULL, retry_after=RETRY_AFTER), {"Retry-After": str(RETRY_AFTER)})
+        socket = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL,),
+            timeout=CLOSE_TIMEOUT,
+            heartbeat=HEARTBEAT,
+            compress=False,  # a few bytes would unpack to the limit
+            max_msg_size=MAX_MESSAGE,
+        )
+        session = SignalingSession(socket, request, self._handler)
+        self._sessions.add(session)  # before the first await: the limit holds however many come at once
+        try:
+            await socket.prepare(request)
+            await session.serve()
+        finally:
+            self._sessions.discard(session)
+        return socket
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        ready, details = self._ready()
+        if ready:
+            return web.json_response(details)
+        return web.json_response(details, status=503, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+class _Refusal(asyncio.Protocol):
+    """Drops a connection beyond the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+class _DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
+    """Says only of what kind an error of the HTTP library is: its own words hold addresses and what the peer sent."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info")
+        if isinstance(error, HttpProcessingError):
+            level = logging.DEBUG  # what comes to every open port
+        self.logger.log(level, "an HTTP request failed: %s", type(error).__name__)
+
+
+def _problem(problem: Problem, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=problem.status,
+        text=json.dumps(problem.to_json()),
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def _host_and_port(listen: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if port is None or parts.netloc != listen or parts.username is not None:
+        raise BadArgument(f"expected host:port to listen on, such as 127.0.0.1:8080 or [::]:8080, not {listen!r}")
+    return host, port

@@ -1,0 +1,163 @@
+"""One WebSocket at the edge: moves texts between it and a SwapEndpoint, watches the clock, asks the handler.
+
+Nothing of what the client says, nor where it is, is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from signaling.endpoint import CloseConfirmed, CloseReceived, ConnectReceived, SwapEndpoint
+from signaling.messages import Criterion
+from signaling.problems import problem_of
+from splitrtc_errors import SplitRtcError
+
+__all__ = ["ConnectHandler", "ConnectRequest", "SignalingSession"]
+
+logger = logging.getLogger(__name__)
+
+FIRST_MESSAGE_TIMEOUT = 10.0
+"""Seconds until a socket has brought its connect."""
+CONNECT_TIMEOUT = 30.0
+"""Seconds that the handler has for an answer."""
+SEND_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 2.0
+
+
+class SignalingSession:
+    """The edge's end of one WebSocket, and of the one session that is negotiated on it."""
+
+    def __init__(self, socket: web.WebSocketResponse, request: web.Request, handler: ConnectHandler) -> None:
+        self.on_close: Callable[[str], None] | None = None
+        """Called at most once, with a reason: when the client closes the session, or cannot have got its answer."""
+        self._socket = socket
+        self._request = request
+        self._handler = handler
+        self._endpoint = SwapEndpoint("server")
+        self._deadline: asyncio.Timeout | None = None
+        """of the socket; None before and after it is served"""
+        self._answering: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Tell the client that the session is over. Does nothing when it is over already, or the socket is gone."""
+        if self._deadline is not None and self._endpoint.close():
+            self._limit(CLOSE_TIMEOUT)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await self._flush()
+
+    async def serve(self) -> None:
+        """Serve the socket, which is prepared, until one end is done with it. For the server."""
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_TIMEOUT) as self._deadline:
+                await self._receive_all()
+        except (ConnectionError, TimeoutError):
+            logger.info("a signalling socket timed out or was lost")
+        finally:
+            self._deadline = None
+            if self._answering is not None:
+                self._answering.cancel()
+                await asyncio.gather(self._answering, return_exceptions=True)
+            await self.disconnect(WSCloseCode.OK)
+
+    async def disconnect(self, code: WSCloseCode) -> None:
+        """Close the socket, whether or not the client goes along. Does not end an accepted session. For the server."""
+        if not self._socket.prepared:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._socket.close(code=code)
+        except TimeoutError:  # the close frame waits behind what the client does not read
+            if self._request.transport is not None:
+                self._request.transport.abort()
+
+    async def _receive_all(self) -> None:
+        while not self._endpoint.exhausted:
+            message = await self._socket.receive()
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                return
+            event = self._endpoint.receive(message.data)
+            await self._flush()
+            match event:
+                case ConnectReceived(offer, criteria):
+                    self._limit(None)
+                    self._answering = asyncio.create_task(self._answer(offer, criteria))
+                case CloseReceived():
+                    self._notify("the client closed the session")
+                    return
+                case CloseConfirmed():
+                    return
+        logger.warning("a signalling client sent too many messages, or too many bad ones, and was disconnected")
+
+    async def _answer(self, offer: str, criteria: tuple[Criterion, ...]) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                answer = await self._handler.connect(ConnectRequest(offer, criteria, self._request.remote, self))
+        except Exception as error:
+            _log_failure(error)
+            if self._endpoint.reject(problem_of(error)):
+                self._limit(CLOSE_TIMEOUT)  # time for the client to read it and to close
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    await self._flush()
+            return
+        delivered = False
+        try:
+            if self._endpoint.accept(answer):
+                await self._flush()
+                delivered = True
+        finally:
+            if not delivered:
+                self._notify("the client was lost before the answer was delivered")
+
+    async def _flush(self) -> None:
+        # TCP lets a peer that does not read hold up a writer for ever.
+        async with asyncio.timeout(SEND_TIMEOUT):
+            for text in self._endpoint.take_outgoing():
+                await self._socket.send_str(text)
+
+    def _limit(self, seconds: float | None) -> None:
+        """Give the socket so much time from now on."""
+        if self._deadline is not None:
+            self._deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+    def _notify(self, reason: str) -> None:
+        if self.on_close is not None:
+            on_close, self.on_close = self.on_close, None
+            on_close(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """A client's offer. ``remote`` is its address as the socket sees it: for limits, never for logs."""
+
+    offer: str
+    criteria: tuple[Criterion, ...]
+    remote: str | None
+    session: SignalingSession
+
+
+class ConnectHandler(Protocol):
+    """What the edge brings along."""
+
+    async def connect(self, request: ConnectRequest) -> str:
+        """Return the SDP answer, or raise a Rejected whose problem the client shall get.
+
+        Cancelled when the client goes away first. Once the answer is delivered, the loss of the socket ends nothing:
+        ``request.session.on_close`` says when the client closes the session.
+        """
+
+
+def _log_failure(error: Exception) -> None:
+    """Name an error and its place. Its message may quote the peer's SDP."""
+    if isinstance(error, SplitRtcError):
+        logger.info("a connect was refused: %s", type(error).__name__)
+    else:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        logger.error("a connect failed: %s in %s, line %s", type(error).__name__, place.name, place.lineno)

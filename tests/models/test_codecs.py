@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from models.codecs import (
+    EncodedFrame,
+    Encoder,
+    Profile,
+    make_decoder,
+    make_encoder,
+    needs_calibration,
+    parse_profile,
+    profile_ids,
+)
+from models.tensor import TensorSpec
+from splitrtc_errors import BadArgument, UnknownModel
+
+
+def test_the_profiles_of_version_1() -> None:
+    assert profile_ids() == ("raw", "raw-zstd", "q8", "q8-zstd", "q4", "q4-zstd")
+
+
+@pytest.mark.parametrize("profile", profile_ids())
+def test_a_profile_is_written_as_it_is_read(profile: str) -> None:
+    assert parse_profile(profile) == Profile(profile)
+    assert str(parse_profile(profile)) == profile
+
+
+def test_a_profile_with_parameters_is_written_with_them() -> None:
+    assert str(Profile("x", {"a": "1", "b": "two"})) == "x:a=1,b=two"
+
+
+@pytest.mark.parametrize("profile", ["q3", "q4-lz4", "snappy", "x:level=1"])
+def test_an_unknown_profile_is_refused(profile: str) -> None:
+    with pytest.raises(UnknownModel, match="q4-zstd"):
+        parse_profile(profile)
+
+
+@pytest.mark.parametrize(
+    "profile", ["", "Q4", "q4 ", "q4:", "q4:level", "q4:level=", "q4:a=1,", "q4,a=1", "q4:a=1:b=2", "x" * 129, "q4\n"]
+)
+def test_a_malformed_profile_is_refused(profile: str) -> None:
+    with pytest.raises(BadArgument, match="name"):
+        parse_profile(profile)
+
+
+def test_parameters_that_a_profile_does_not_take_are_refused() -> None:
+    with pytest.raises(BadArgument, match="takes no parameters, not 'level=3,x=1'"):
+        parse_profile("q4-zstd:level=3,x=1")
+
+
+def test_only_quantised_profiles_need_a_calibration() -> None:
+    needing = [profile for profile in profile_ids() if needs_calibration(parse_profile(profile))]
+    assert needing == ["q8", "q8-zstd", "q4", "q4-zstd"]
+
+
+def test_what_an_encoder_writes_its_decoder_reads() -> None:
+    tensors = [TensorSpec("a", "int16", (2, 3))]
+    value = np.arange(6, dtype=np.int16).reshape(2, 3)
+    encoded = make_encoder(parse_profile("raw-zstd"), tensors, None, 1140).encode(1, [value])
+    decoded = make_decoder(parse_profile("raw-zstd"), tensors, None).decode(1, encoded.slices)
+    np.testing.assert_array_equal(decoded.tensors[0], value, strict=True)
+
+
+def test_an_encoder_may_ignore_acknowledgements() -> None:
+    encoder: Encoder = make_encoder(parse_profile("raw"), [TensorSpec("a", "uint8", (1,))], None, 1140)
+    encoder.acknowledged(7, [True, False])
+    assert encoder.encode(8, [np.ones(1, np.uint8)]) == EncodedFrame([b"\0\0\0\0\0\0\1\1"], intra=True, reference=None)
+
+
+def test_listing_profiles_loads_no_numpy() -> None:
+    program = (
+        "import sys, models.codecs as c; c.needs_calibration(c.parse_profile('q4')); "
+        "sys.exit(bool({'numpy', 'zstandard', 'onnxruntime'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,468 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from rtc.channels import ChannelIds, channel_ids
+from rtc.peer import MAX_CONTROL_BACKLOG, MAX_RESULT_BACKLOG, IceServer, Peer
+from rtc.results import parse_result
+from rtc.sdp import read_channel_attributes
+from rtc.transport import gather_only_on
+from rtc.units import Unit, parse_unit
+from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, Unreachable
+
+LOOPBACK = "127.0.0.1"
+SECONDS = 20.0
+
+Pair = tuple[Peer, Peer]
+Connect = Callable[[Peer, Peer], Awaitable[None]]
+
+
+def sockets() -> set[str]:
+    """The sockets that this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:  # the one with which the folder was read
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_is_left() -> AsyncIterator[None]:
+    """After each test: every peer was closed, so no task may still run and no socket may be open, at once."""
+    tasks, open_sockets = asyncio.all_tasks(), sockets()
+    yield
+    assert asyncio.all_tasks() - {asyncio.current_task()} <= tasks
+    assert sockets() <= open_sockets
+
+
+def inbox() -> asyncio.Queue[object]:
+    return asyncio.Queue()
+
+
+# Negotiation
+
+
+async def test_offer_and_answer_describe_the_channels_and_carry_the_attributes() -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
+        offer = await ue.create_offer([("ai-split", "1 model=a"), ("ai-split", "2 model=b")])
+        answer = await edge.create_answer(offer, [("ai-split", "1 model=b")])
+        for text, values in ((offer, ["1 model=a", "2 model=b"]), (answer, ["1 model=b"])):
+            maps, attributes = read_channel_attributes(text)
+            assert channel_ids(maps) == ChannelIds(0, 2, 4)
+            assert [(each.stream_id, each.name, each.value) for each in attributes] == [
+                (2, "ai-split", value) for value in values
+            ]
+
+
+async def test_offer_names_only_the_bound_address() -> None:
+    async with Peer(bind=LOOPBACK) as ue:
+        offer = await ue.create_offer()
+        candidates = re.findall(r"a=candidate:\S+ \S+ \S+ \S+ (\S+)", offer)
+        assert candidates == [LOOPBACK]
+        assert "a=end-of-candidates" in offer
+
+
+async def test_channels_take_the_ids_of_the_offer() -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
+        offer = await ue.create_offer()
+        for old, new in ((0, 10), (2, 7), (4, 1_023)):
+            offer = offer.replace(f"a=dcmap:{old} ", f"a=dcmap:{new} ")
+        answer = await edge.create_answer(offer)
+        assert channel_ids(read_channel_attributes(answer)[0]) == ChannelIds(10, 7, 1_023)
+        with pytest.raises(ProtocolError, match="other stream ids"):
+            await ue.accept_answer(answer)
+
+
+async def test_plain_peer_can_answer_the_offer() -> None:
+    plain = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    connected = asyncio.Event()
+
+    def changed() -> None:
+        if plain.connectionState == "connected":
+            connected.set()
+
+    plain.on("connectionstatechange", changed)
+    async with Peer(bind=LOOPBACK) as ue:
+        await plain.setRemoteDescription(RTCSessionDescription(await ue.create_offer([("ai-split", "1 x=1")]), "offer"))
+        gather_only_on(plain, LOOPBACK)
+        await plain.setLocalDescription(await plain.createAnswer())
+        await ue.accept_answer(plain.localDescription.sdp)
+        await asyncio.wait_for(connected.wait(), SECONDS)
+        await ue.opened(SECONDS)
+        await plain.close()
+        await asyncio.wait_for(ue.closed.wait(), SECONDS)
+
+
+async def test_ipv6_loopback(connect: Connect) -> None:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    async with Peer(bind="::1") as ue, Peer(bind="::1") as edge:
+        got = inbox()
+        edge.on_control = got.put_nowait
+        await connect(ue, edge)
+        ue.send_control("hello")
+        assert await got.get() == "hello"
+
+
+async def test_address_of_another_machine_cannot_be_bound() -> None:
+    async with Peer(bind="192.0.2.1") as ue:
+        with pytest.raises(BadArgument, match=r"192\.0\.2\.1.*not an address of this machine"):
+            await ue.create_offer()
+
+
+async def test_machine_without_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [])
+    async with Peer() as ue:
+        with pytest.raises(Unreachable, match="no network address"):
+            await ue.create_offer()
+
+
+async def test_bad_arguments_are_refused_before_anything_is_opened() -> None:
+    with pytest.raises(BadArgument, match="bind"):
+        Peer(bind="localhost")
+    with pytest.raises(BadArgument, match="ICE server"):
+        Peer([IceServer("stun.example.org")])
+    async with Peer(bind=LOOPBACK) as ue:
+        with pytest.raises(BadArgument, match="attribute name"):
+            await ue.create_offer([("not a token", "x")])
+
+
+async def test_peer_negotiates_once() -> None:
+    async with Peer(bind=LOOPBACK) as ue:
+        with pytest.raises(RuntimeError, match="do not exist"):
+            _ = ue.sender
+        await ue.create_offer()
+        with pytest.raises(RuntimeError, match="once"):
+            await ue.create_offer()
+
+
+def without(pattern: str) -> Callable[[str], str]:
+    return lambda text: re.sub(pattern, "", text)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: "",
+        lambda text: "hello",
+        without(r"a=ice-ufrag:.*\r\n"),
+        without(r"a=setup:.*\r\n"),
+        lambda text: re.sub(r"a=candidate:.*", "a=candidate:1 1", text),
+        lambda text: text + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n",
+        lambda text: re.sub(r"(a=candidate:.*\r\n)", r"\1" * 65, text),
+        lambda text: re.sub(r"a=max-message-size:.*", "a=max-message-size:1000", text),
+        lambda text: text.replace("splitrtc.result.v1", "something.else"),
+    ],
+)
+async def test_spoilt_descriptions_are_protocol_errors(spoil: Callable[[str], str]) -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge, Peer(bind=LOOPBACK) as other:
+        offer = await ue.create_offer()
+        answer = await edge.create_answer(offer)
+        assert spoil(answer) != answer
+        with pytest.raises(ProtocolError):
+            await ue.accept_answer(spoil(answer))
+        with pytest.raises(ProtocolError):
+            await other.create_answer(spoil(offer))
+
+
+async def test_offer_without_the_channels_is_refused() -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
+        offer = without(r"a=dcmap:.*\r\n")(await ue.create_offer())
+        with pytest.raises(ProtocolError, match="no channel"):
+            await edge.create_answer(offer)
+
+
+async def test_nobody_answers() -> None:
+    async with Peer(bind=LOOPBACK) as ue:
+        await ue.create_offer()
+        with pytest.raises(NegotiationTimeout, match="UDP"):
+            await ue.opened(0.01)
+
+
+async def test_no_path_to_the_peer() -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
+        reasons = inbox()
+        ue.on_closed = reasons.put_nowait
+        answer = await edge.create_answer(await ue.create_offer())
+        await ue.accept_answer(without(r"a=candidate:.*\r\n")(answer))
+        with pytest.raises(Unreachable, match="ICE"):
+            await ue.opened(SECONDS)
+        assert "ICE" in str(await reasons.get())
+
+
+async def test_somebody_else_answers_in_the_peers_place() -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
+        answer = await edge.create_answer(await ue.create_offer())
+        forged = re.sub(r"a=fingerprint:(\S+) .*", "a=fingerprint:sha-256 " + ":".join(["00"] * 32), answer)
+        await ue.accept_answer(forged)
+        with pytest.raises(Unreachable, match="DTLS"):
+            await ue.opened(SECONDS)
+
+
+# Messages
+
+
+async def test_messages_reach_their_callbacks(pair: Pair) -> None:
+    ue, edge = pair
+    control, intermediate, result = inbox(), inbox(), inbox()
+    edge.on_control = control.put_nowait
+    edge.on_intermediate = intermediate.put_nowait
+    ue.on_result = result.put_nowait
+    ue.send_control('{"type": "report"}')
+    ue._channels[1].send(b"unit")
+    assert edge.send_result(b"result")
+    assert await control.get() == '{"type": "report"}'
+    assert await intermediate.get() == b"unit"
+    assert await result.get() == b"result"
+    edge.send_control("back")
+
+
+async def test_messages_that_nobody_asked_for_do_no_harm(pair: Pair) -> None:
+    ue, edge = pair
+    ue.send_control("one")
+    got = inbox()
+    edge.on_control = got.put_nowait
+    ue.send_control("two")
+    assert await got.get() in ("one", "two")
+    assert edge.counters.failed_callbacks == 0
+
+
+async def test_wrong_type_of_message_is_counted_and_dropped(pair: Pair) -> None:
+    ue, edge = pair
+    texts, units = inbox(), inbox()
+    edge.on_control = texts.put_nowait
+    edge.on_intermediate = units.put_nowait
+    control, intermediate, _ = ue._channels
+    control.send(b"bytes")
+    control.send("text")
+    intermediate.send("text")
+    intermediate.send(b"bytes")
+    assert await texts.get() == "text"
+    assert await units.get() == b"bytes"
+    assert edge.counters.wrong_type == 2
+
+
+async def test_failing_callbacks_close_nothing(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    ue, edge = pair
+
+    def refuse(_: object) -> None:
+        raise ProtocolError("malformed")
+
+    def stumble(_: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    edge.on_intermediate = refuse
+    edge.on_control = stumble
+    ue._channels[1].send(b"unit")
+    ue.send_control("text")
+    got = inbox()
+    ue.on_control = got.put_nowait
+    edge_got = inbox()
+    edge.on_result = edge_got.put_nowait
+    ue._channels[2].send(b"after the others")
+    assert await edge_got.get() == b"after the others"
+    assert (edge.counters.malformed, edge.counters.failed_callbacks) == (1, 1)
+    assert [record.levelno for record in caplog.records if record.name == "rtc.peer"] == [logging.ERROR]
+    edge.send_control("still here")
+    assert await got.get() == "still here"
+
+
+async def test_extra_channels_are_closed_and_counted(pair: Pair) -> None:
+    ue, edge = pair
+    extra = ue._connection.createDataChannel("extra")
+    gone = asyncio.Event()
+    extra.on("close", gone.set)
+    await asyncio.wait_for(gone.wait(), SECONDS)
+    assert edge.counters.extra_channels == 1
+    assert not edge.closed.is_set()
+
+
+async def test_control_before_opening_and_after_closing_is_an_error(connect: Connect) -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
+        await ue.create_offer()
+        with pytest.raises(ConnectionLost, match="not open"):
+            ue.send_control("too early")
+        assert not ue.send_result(b"too early")
+        await edge.close()
+    with pytest.raises(ConnectionLost, match="closed by this side"):
+        ue.send_control("too late")
+    assert not ue.send_result(b"too late")
+    assert ue.counters.results_dropped == 2
+
+
+async def test_control_messages_do_not_pile_up_without_end(pair: Pair) -> None:
+    ue, _ = pair
+    message = "x" * 16_384
+    with pytest.raises(ConnectionLost, match="waiting"):
+        for _ in range(MAX_CONTROL_BACKLOG // len(message) + 2):
+            ue.send_control(message)
+
+
+async def test_results_that_would_be_late_are_dropped(pair: Pair) -> None:
+    ue, edge = pair
+    got = inbox()
+    ue.on_result = got.put_nowait
+    results = [bytes([number]) * 1_024 for number in range(32)]
+    kept = [result for result in results if edge.send_result(result)]
+    assert len(kept) == MAX_RESULT_BACKLOG // 1_024 + 1
+    assert edge.counters.results_dropped == len(results) - len(kept)
+    assert [await got.get() for _ in kept] == kept
+
+
+# Life
+
+
+async def test_both_sides_show_that_they_live(pair: Pair) -> None:
+    ue, edge = pair
+    units, results = inbox(), inbox()
+    edge.on_intermediate = units.put_nowait
+    ue.on_result = results.put_nowait
+    unit, result = await units.get(), await results.get()
+    assert isinstance(unit, bytes)
+    assert isinstance(result, bytes)
+    assert parse_unit(unit).heartbeat
+    assert abs(parse_unit(unit).capture_us / 1e6 - time.monotonic()) < SECONDS
+    assert parse_result(result).heartbeat
+    assert ue.counters.heartbeats_sent >= 1
+
+
+async def test_silent_peer_is_lost(connect: Connect) -> None:
+    async with Peer(bind=LOOPBACK, timeout=0.125) as ue, Peer(bind=LOOPBACK) as edge:
+        reasons = inbox()
+        ue.on_closed = reasons.put_nowait
+        await connect(ue, edge)
+        assert await reasons.get() == "nothing heard from the peer for 0.125 s"
+        assert ue.closed.is_set()
+        assert ue.close_reason == "nothing heard from the peer for 0.125 s"
+        with pytest.raises(Unreachable, match="nothing heard"):
+            await ue.opened(SECONDS)
+
+
+async def test_own_standstill_is_not_the_peers_silence(connect: Connect) -> None:
+    jump = [0.0]
+    async with Peer(bind=LOOPBACK, clock=lambda: time.monotonic() + jump[0]) as ue, Peer(bind=LOOPBACK) as edge:
+        await connect(ue, edge)
+        units: asyncio.Queue[Unit] = asyncio.Queue()
+        edge.on_intermediate = lambda data: units.put_nowait(parse_unit(data))
+        jump[0] = 3_600.0
+        # The heartbeat comes from the same look at the clock that would have found the peer lost.
+        assert (await units.get()).capture_us / 1e6 > time.monotonic() + 3_000
+        assert not ue.closed.is_set()
+
+
+async def test_no_heartbeat_behind_messages_that_wait(pair: Pair) -> None:
+    ue, edge = pair
+    got = inbox()
+    edge.on_intermediate = got.put_nowait
+    ue._channels[1].send(b"waiting")
+    ue._send_heartbeat(0.0)
+    ue._channels[1].send(b"next")
+    assert [await got.get(), await got.get()] == [b"waiting", b"next"]
+    assert ue.counters.heartbeats_sent == 0
+
+
+# The end
+
+
+async def test_closing_tells_the_other_side_and_nobody_here(pair: Pair) -> None:
+    ue, edge = pair
+    here, there = inbox(), inbox()
+    ue.on_closed = here.put_nowait
+    edge.on_closed = there.put_nowait
+    await ue.close()
+    assert await there.get() == "the peer closed the connection"
+    await edge.close()
+    assert ue.closed.is_set()
+    assert ue.close_reason == "closed by this side"
+    assert here.empty()
+    assert there.empty()
+
+
+async def test_closing_before_anything_happened() -> None:
+    peer = Peer()
+    await peer.close()
+    await peer.close()
+    with pytest.raises(Unreachable, match="closed by this side"):
+        await peer.opened(1.0)
+    with pytest.raises(ConnectionLost, match="closed by this side"):
+        await peer.create_offer()
+
+
+async def test_closing_while_connecting() -> None:
+    ue, edge = Peer(bind=LOOPBACK), Peer(bind=LOOPBACK)
+    await ue.accept_answer(await edge.create_answer(await ue.create_offer()))
+    waiting = asyncio.create_task(ue.opened(SECONDS))
+    await asyncio.gather(ue.close(), edge.close(), ue.close())
+    with pytest.raises(Unreachable):
+        await waiting
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 3))
+async def test_closing_at_any_moment_of_the_set_up(turns: int) -> None:
+    ue, edge = Peer(bind=LOOPBACK), Peer(bind=LOOPBACK)
+    await ue.accept_answer(await edge.create_answer(await ue.create_offer()))
+    for _ in range(turns):
+        await asyncio.sleep(0.001)
+    await ue.close()
+    await edge.close()
+
+
+async def test_cancelled_close_is_carried_out_all_the_same(pair: Pair) -> None:
+    ue, edge = pair
+    closing = asyncio.create_task(ue.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await ue.close()
+    await asyncio.wait_for(edge.closed.wait(), SECONDS)
+
+
+async def test_closing_while_gathering_ends_the_offer() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent_server:
+        silent_server.bind((LOOPBACK, 0))
+        silent_server.setblocking(False)
+        port = silent_server.getsockname()[1]
+        ue = Peer([IceServer(f"stun:{LOOPBACK}:{port}")], bind=LOOPBACK)
+        offering = asyncio.create_task(ue.create_offer())
+        await asyncio.get_running_loop().sock_recv(silent_server, 2_048)
+        await ue.close()
+        with pytest.raises(ConnectionLost, match="closed by this side"):
+            await offering
+
+
+async def test_cancelling_the_offer_while_gathering_leaves_nothing() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent_server:
+        silent_server.bind((LOOPBACK, 0))
+        silent_server.setblocking(False)
+        port = silent_server.getsockname()[1]
+        async with Peer([IceServer(f"stun:{LOOPBACK}:{port}")], bind=LOOPBACK) as ue:
+            offering = asyncio.create_task(ue.create_offer())
+            await asyncio.get_running_loop().sock_recv(silent_server, 2_048)
+            offering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await offering
+
+
+async def test_answering_a_closed_peer_is_a_lost_connection() -> None:
+    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
+        answer = await edge.create_answer(await ue.create_offer())
+        await ue.close()
+        with pytest.raises(ConnectionLost, match="closed by this side"):
+            await ue.accept_answer(answer)
