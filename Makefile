@@ -21,7 +21,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: ## prepare .venv (nothing to do when it is ready)
-	@PYTHON='$(PYTHON)' scripts/setup.sh
+	@PYTHON='$(PYTHON)' .ci/setup.sh
 
 demo: setup ## run the main job on the bundled clip, both endpoints on this machine
 	@$(BIN)/splitrtc demo
@@ -49,7 +49,7 @@ fuzz: setup ## the property tests and fuzzers, with many random examples (FUZZ_E
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' $(BIN)/python -m pytest -m 'fuzz or hypothesis'
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)
-	@scripts/lock.sh
+	@.ci/lock.sh
 
 clip: setup ## make the bundled clip again (installs scikit-image into .venv)
 	@$(BIN)/python -m pip install --quiet scikit-image

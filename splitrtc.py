@@ -19,7 +19,7 @@ public too, but their short names may collide with yours.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     from models import Detections, to_supervision
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.frames import Frame
     from pipeline.outcome import FrameResult, Timings
     from pipeline.run import Run
-    from pipeline.settings import EdgeSettings, UeSettings
+    from pipeline.settings import EdgeOptions, EdgeSettings, UeOptions, UeSettings
     from pipeline.sinks import Sink
     from pipeline.sources import Source
     from pipeline.ue import UeSession
@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 
-def connect(url: str, **settings: Any) -> UeSession:
+def connect(url: str, **settings: Unpack[UeOptions]) -> UeSession:
     """A session with the edge at ``url`` (``ws://``, ``wss://`` or ``HOST:PORT``), to be used as ``async with``.
 
     ``settings`` are the fields of `UeSettings`: model, partition, profile, fps, token, ca, fingerprint, bind, ... Raises
@@ -81,7 +81,7 @@ def connect(url: str, **settings: Any) -> UeSession:
     return UeSession(UeSettings(url, **settings))
 
 
-def serve(listen: str = "127.0.0.1:8787", **settings: Any) -> Edge:
+def serve(listen: str = "127.0.0.1:8787", **settings: Unpack[EdgeOptions]) -> Edge:
     """An edge at ``HOST:PORT``, to be used as ``async with``; ``settings`` are the fields of `EdgeSettings`."""
     from pipeline.edge import Edge
     from pipeline.settings import EdgeSettings

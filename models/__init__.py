@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.identity import bytes_digest, digest_hex, file_digest, is_digest, is_partition_id, partition_id
     from models.partition import Partition, PartitionStore
     from models.preprocess import Preprocessor
-    from models.runtime import Submodel, load_submodel
+    from models.runtime import Submodel, available_providers, load_submodel
     from models.tensor import TensorSpec
     from models.zoo import Zoo
 
@@ -52,7 +52,7 @@ _MODULES = {
     "models.graph": ("SplitModel", "split"),
     "models.partition": ("Partition", "PartitionStore"),
     "models.preprocess": ("Preprocessor",),
-    "models.runtime": ("Submodel", "load_submodel"),
+    "models.runtime": ("Submodel", "available_providers", "load_submodel"),
     "models.tensor": ("TensorSpec",),
     "models.zoo": ("Zoo",),
 }
@@ -78,6 +78,7 @@ __all__ = [
     "Submodel",
     "TensorSpec",
     "Zoo",
+    "available_providers",
     "bytes_digest",
     "digest_hex",
     "file_digest",

@@ -156,7 +156,9 @@ def to_supervision(detections: Detections, labels: Sequence[str]) -> Any:
     try:
         import supervision
     except ImportError as error:
-        raise MissingDependency("supervision is not installed; run: pip install 'splitrtc[supervision]'") from error
+        raise MissingDependency(
+            f"supervision cannot be loaded ({error}); run: pip install 'splitrtc[supervision]'"
+        ) from error
     return supervision.Detections(
         xyxy=detections.xyxy,
         confidence=detections.scores,

@@ -151,8 +151,10 @@ class Capture:
             while not self._stopping.is_set() and (picture := source.read()) is not None:
                 if not source.live and not self._wait_until_due(picture, pacer):
                     return
-                replaced = self._slot.put(Frame(picture.image, index, time.monotonic(), picture.pts))
-                if replaced is not None:
+                frame = Frame(picture.image, index, time.monotonic(), picture.pts)
+                replaced = self._slot.put(frame)
+                # At the moment of stopping, the frame itself comes back: it never was one.
+                if replaced is not None and replaced is not frame:
                     self._on_replaced(replaced)
                 index += 1
             if self._stopping.is_set():

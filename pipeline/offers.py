@@ -64,11 +64,7 @@ def points(
     cards = [zoo.get(name) for name in zoo.names()] if model is None else [zoo.get(model)]
     found = [point for card in cards for point in _points_of(card, partition, profile)]
     if not found:
-        raise UnknownModel(
-            f"no operating point of {model or 'any model'} has profile {profile}: it needs a calibration that the zoo lacks"
-            if profile
-            else "the zoo has no model"
-        )
+        raise UnknownModel(f"{profile} needs a calibration, and {model or 'no model of the zoo'} has none for it")
     return found
 
 

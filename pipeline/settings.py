@@ -6,12 +6,13 @@ import ipaddress
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import urlsplit
 
 from rtc import IceServer
 from splitrtc_errors import BadArgument
 
-__all__ = ["EdgeSettings", "UeSettings", "ice_server", "is_loopback", "parse_listen"]
+__all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server", "is_loopback", "parse_listen"]
 
 DEFAULT_LISTEN = "127.0.0.1:8787"
 DEFAULT_FPS = 30.0
@@ -62,6 +63,42 @@ def ice_server(text: str) -> IceServer:
     return IceServer(f"{scheme}:{host}", user or None, password or None)
 
 
+class UeOptions(TypedDict, total=False):
+    """The fields of `UeSettings` besides the URL, as keyword arguments."""
+
+    model: str | None
+    partition: str | None
+    profile: str | None
+    fps: float | None
+    token: str | None
+    ca: Path | None
+    fingerprint: str | None
+    bind: str | None
+    ice_servers: tuple[str, ...]
+    provider: str
+    threads: int
+    models: tuple[Path, ...]
+    budget: float
+    timeout: float
+    threshold: float | None
+
+
+class EdgeOptions(TypedDict, total=False):
+    """The fields of `EdgeSettings` besides the address, as keyword arguments."""
+
+    token: str | None
+    cert: Path | None
+    key: Path | None
+    self_signed: bool
+    max_sessions: int
+    provider: str
+    threads: int
+    workers: int | None
+    bind: str | None
+    ice_servers: tuple[str, ...]
+    models: tuple[Path, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class UeSettings:
     """A UE's side of a session.
@@ -105,7 +142,7 @@ class UeSettings:
 
     @property
     def media_bind(self) -> str | None:
-        """Address for the media: as told, else loopback for an edge on loopback (ICE leaves 127.0.0.1 out by itself)."""
+        """Address for the media: as told, else loopback for an edge there, which ICE leaves out by itself."""
         if self.bind is not None:
             return self.bind
         host = urlsplit(self.url if "//" in self.url else f"//{self.url}").hostname or ""

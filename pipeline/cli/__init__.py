@@ -1,7 +1,7 @@
 """The command ``splitrtc``: verbs, flags, environment, exit codes.
 
-Every flag is also an environment variable (``--bind`` is ``SPLITRTC_BIND``), errors are one line on stderr with the exit
-code of their class in `splitrtc_errors`, and with ``--json`` stdout holds one JSON value and nothing else.
+Every flag is also an environment variable (``--bind`` is ``SPLITRTC_BIND``), errors are one line on stderr with the
+exit code of their class in `splitrtc_errors`, and with ``--json`` stdout holds one JSON value and nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ INTERRUPTED = 130
 
 @click.group(
     cls=Group,
+    invoke_without_command=True,
     commands={
         "demo": "pipeline.cli.demo:demo",
         "edge": "pipeline.cli.edge:edge",
@@ -37,8 +38,11 @@ Examples:
 """,
 )
 @click.version_option(VERSION, prog_name="splitrtc")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Split inference over WebRTC: the device runs the first part of a vision model, an edge GPU the rest."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.common import common_options, echo_json, option, set_up_logging
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from models import ModelCard
 
 __all__ = ["models"]
 
@@ -39,16 +45,35 @@ def models(folders: tuple[Path, ...], as_json: bool, log_level: str, debug: bool
         echo_json([{**card.to_json(), "partition_ids": ids} for card, ids in zip(cards, cut_ids, strict=True)])
         return
     from rich.console import Console
+
+    console = Console()
+    for card in cards:
+        console.print(_card_table(card))
+
+
+def _card_table(card: ModelCard) -> RenderableType:
     from rich.table import Table
 
-    table = Table(title="Models", title_justify="left")
-    for heading in ("name", "task", "input", "cuts", "profiles", "size", "accuracy", "licence"):
-        table.add_column(heading, overflow="fold")
-    for card in cards:
-        cuts = "\n".join(f"{cut.name}{' (default)' if cut.default else ''}" for cut in card.partitions)
-        profiles = "\n".join(f"{name}{' (default)' if name == card.default_profile else ''}" for name in card.profiles)
-        shape = "x".join(map(str, card.inputs[0].shape))
-        table.add_row(
-            card.name, card.task, shape, cuts, profiles, f"{card.size / 1e6:.1f} MB", card.accuracy, card.licence
-        )
-    Console().print(table)
+    cuts = [
+        f"{cut.name}{' (default)' if cut.default else ''}: {', '.join(cut.tensors)}  {card.partition_id(cut)}"
+        for cut in card.partitions
+    ]
+    profiles = [f"{name}{' (default)' if name == card.default_profile else ''}" for name in card.profiles]
+    table = Table(
+        title=card.name, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in (
+        ("what", card.title),
+        ("task", card.task),
+        ("input", ", ".join(map(str, card.inputs))),
+        ("cuts", "\n".join(cuts)),
+        ("profiles", ", ".join(profiles)),
+        ("accuracy", card.accuracy),
+        ("file", f"{card.file}, {card.size / 1e6:.1f} MB, {card.digest}"),
+        ("licence", card.licence),
+        ("source", card.source),
+    ):
+        table.add_row(name, value)
+    return table

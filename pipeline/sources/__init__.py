@@ -51,8 +51,8 @@ def open_source(spec: str | int | Path | Source | AsyncIterable[Any], *, fps: fl
     ``spec``: a camera's index or device path; a video file; a folder of images; an ``rtsp://`` or ``http://`` URL
     (or with s); ``testsrc``, the test pattern; ``clip``, the bundled video; an async iterable of BGR arrays; or a
     source of your own, which is given back. A file named like one of the words is reached as ``./clip``.
-    ``fps`` is the rate of folders, of the test pattern and of iterators, which have none of their own; of faster cameras
-    and videos, pictures are left out.
+    ``fps`` is the rate of folders, of the test pattern and of iterators, which have none of their own; of faster
+    cameras and videos, pictures are left out.
 
     Raises BadArgument when it is nothing of these, SourceError when there is no such file.
     """

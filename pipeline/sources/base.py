@@ -55,8 +55,8 @@ class Source(abc.ABC):
 class RateLimit:
     """Thins a stream out to at most ``fps`` pictures per second on average. Pure: it is told each picture's time.
 
-    Pictures are admitted on a grid of 1 / fps, with half a step of tolerance, so that the jitter of a camera that
-    already has this rate costs nothing.
+    Pictures are admitted on a grid of 1 / fps, with a quarter of a step of tolerance, so that the jitter of a camera
+    that already has this rate costs nothing.
     """
 
     def __init__(self, fps: float | None) -> None:
@@ -66,7 +66,7 @@ class RateLimit:
 
     def admits(self, position: float) -> bool:
         """Whether the picture at this time, in seconds, is one to use."""
-        if position < self._next - self._step / 2:
+        if position < self._next - self._step / 4:
             return False
         self._next += self._step
         if position > self._next:  # the first one, or the stream was slower: no burst to make up for it

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from models.calibration import Calibration
 from models.codecs import (
+    DecodedFrame,
     EncodedFrame,
     Encoder,
     Profile,
@@ -18,6 +25,8 @@ from models.codecs import (
 )
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, UnknownModel
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "codecs.json").read_text(encoding="utf-8"))
 
 
 def test_the_profiles_of_version_1() -> None:
@@ -78,3 +87,67 @@ def test_listing_profiles_loads_no_numpy() -> None:
         "sys.exit(bool({'numpy', 'zstandard', 'onnxruntime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# The vectors of docs/protocol.md, section 4
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return Calibration.from_bytes(VECTORS["calibration"]["text"].encode())
+
+
+def specs_of(vector: dict[str, Any]) -> list[TensorSpec]:
+    return [TensorSpec.from_json(item) for item in vector["tensors"]]
+
+
+def arrays(specs: Sequence[TensorSpec], elements: Sequence[str]) -> list[NDArray[Any]]:
+    return [
+        np.frombuffer(bytes.fromhex(text), np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype).reshape(spec.shape)
+        for spec, text in zip(specs, elements, strict=True)
+    ]
+
+
+def check_tensors(decoded: DecodedFrame, expected: Sequence[NDArray[Any]]) -> None:
+    for found, value in zip(decoded.tensors, expected, strict=True):
+        assert (found.dtype, found.shape, found.tobytes()) == (value.dtype, value.shape, value.tobytes())
+
+
+def test_vectors_calibration(calibration: Calibration) -> None:
+    assert calibration.digest == VECTORS["calibration"]["digest"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda vector: vector["profile"])
+def test_vectors_frames(vector: dict[str, Any], calibration: Calibration) -> None:
+    profile, specs = parse_profile(vector["profile"]), specs_of(vector)
+    assert needs_calibration(profile) is vector["calibrated"]
+    used = calibration if vector["calibrated"] else None
+    given = [bytes.fromhex(text) for text in vector["slices"]]
+    written = make_encoder(profile, specs, used, vector["max_payload"]).encode(1, arrays(specs, vector["elements"]))
+    if vector["exact"]:
+        assert written == EncodedFrame(given)
+    for slices in (given, written.slices):
+        decoded = make_decoder(profile, specs, used).decode(1, slices)
+        check_tensors(decoded, arrays(specs, vector["decoded"]))
+        assert (decoded.concealed, decoded.damaged_slices) == (0, 0)
+
+
+def test_vectors_cover_every_profile() -> None:
+    assert {vector["profile"] for vector in VECTORS["frames"]} == set(profile_ids())
+
+
+def test_vectors_concealment(calibration: Calibration) -> None:
+    vector = VECTORS["concealment"]
+    specs = specs_of(vector)
+    decoder = make_decoder(parse_profile(vector["profile"]), specs, calibration)
+    for number, frame in enumerate(vector["frames"], 1):
+        decoded = decoder.decode(number, [None if text is None else bytes.fromhex(text) for text in frame["slices"]])
+        check_tensors(decoded, arrays(specs, frame["decoded"]))
+        assert decoded.concealed == frame["missing"] / sum(spec.elements for spec in specs)
+
+
+@pytest.mark.parametrize("vector", VECTORS["bad_slices"], ids=lambda vector: vector["reason"])
+def test_vectors_bad_slices(vector: dict[str, Any]) -> None:
+    decoder = make_decoder(parse_profile(vector["profile"]), specs_of(vector), None)
+    decoded = decoder.decode(1, [bytes.fromhex(vector["slice"])])
+    assert (decoded.concealed, decoded.damaged_slices) == (1, 1)

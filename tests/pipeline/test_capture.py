@@ -131,14 +131,31 @@ def test_a_loop_goes_on_in_step(make_video: Callable[..., Path]) -> None:
 
 
 def test_a_frame_nobody_took_is_replaced_by_the_newest() -> None:
-    source = Scripted(100, end="wait")
-    with Capture(source) as capture:
-        while capture.produced < 100:
-            assert capture.get(LATE) is not None
-        last = capture.get(0)
-        taken_last = capture.produced - 1 if last is None else last.index
-    assert taken_last == 99
+    source = Scripted(100)
+    replaced: list[int] = []
+    with Capture(source, on_replaced=lambda frame: replaced.append(frame.index)) as capture:
+        taken = [frame.index for frame in all_frames(capture)]
+    assert taken[-1] == 99
+    assert sorted(taken + replaced) == list(range(100))
+    assert (capture.produced, capture.replaced) == (100, len(replaced))
     assert source.closed == 1
+
+
+def test_a_picture_that_comes_while_it_is_stopped_counts_for_nothing() -> None:
+    replaced: list[Frame] = []
+
+    class Late(Scripted):
+        def read(self) -> Picture | None:
+            picture = super().read()
+            if self._given == 2:
+                self._interrupted.wait()
+            return picture
+
+    capture = Capture(Late(2), on_replaced=replaced.append)
+    capture.start()
+    assert capture.get(LATE) is not None
+    capture.stop()
+    assert (capture.produced, replaced) == (1, [])
 
 
 def test_stop_does_not_wait_for_the_next_picture_to_be_due() -> None:

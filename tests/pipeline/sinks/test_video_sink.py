@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.frames import Frame
 from pipeline.outcome import FrameResult
 from pipeline.sinks import StreamInfo, VideoSink
 from splitrtc_errors import SinkError
@@ -84,10 +86,11 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error(make_result: Callable[..., FrameResult], tmp_path: Path) -> None:
     path = tmp_path / "out.mkv"
     path.symlink_to("/dev/full")
+    generator = np.random.default_rng(1)
     sink = VideoSink(path)
     sink.open(StreamInfo("test"))
     with pytest.raises(SinkError, match="No space left"):
-        for index in range(100):
-            sink.write(make_result(index, size=(640, 480)))
-        sink.close()
+        for index in range(200):  # noise, so that much is written
+            image = generator.integers(0, 255, (240, 320, 3), np.uint8)
+            sink.write(dataclasses.replace(make_result(), frame=Frame(image, index, index / 30)))
     sink.close()

@@ -32,6 +32,16 @@ def test_a_camera_that_disappears_says_so(make_video: Callable[..., Path]) -> No
     assert camera.read() is None
 
 
+def test_a_camera_that_is_faster_than_asked_is_thinned_out(make_video: Callable[..., Path]) -> None:
+    camera = Camera(make_video("camera.avi", frames=10, codec="mjpeg"), fps=0.01)
+    camera.open()
+    assert camera.fps == 0.01
+    assert camera.read() is not None
+    with pytest.raises(SourceError, match="disappeared"):  # the next one would be due in 100 s
+        camera.read()
+    camera.close()
+
+
 def test_a_camera_unplugged_under_way_ends_the_capture_with_an_error(
     make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -66,16 +76,3 @@ def test_a_camera_that_is_not_there_is_one_error_without_noise(
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
     assert cv_logging.getLogLevel() == before
-
-
-def test_a_rate_that_is_asked_for_stands_where_the_camera_names_none(tmp_path: Path) -> None:
-    import cv2
-    import numpy as np
-
-    path = tmp_path / "still.png"
-    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
-    camera = Camera(path, fps=7)
-    camera.open()
-    assert camera.fps is not None
-    assert camera.read() is not None
-    camera.close()

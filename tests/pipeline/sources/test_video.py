@@ -73,8 +73,15 @@ def test_positions_of_a_variable_rate_are_kept_and_start_at_zero(make_video: Cal
     assert [picture.pts for picture in pictures] == pytest.approx([0.0, 0.04, 0.5, 0.52], abs=0.002)
 
 
-def test_another_rate_can_be_asked_for(make_video: Callable[..., Path]) -> None:
-    source = VideoFile(make_video(frames=3, fps=30), fps=10)
+def test_a_file_that_is_too_fast_is_thinned_out_and_keeps_its_time(make_video: Callable[..., Path]) -> None:
+    source = VideoFile(make_video(frames=10, fps=30), fps=10)
+    for _ in range(2):
+        assert [picture.pts for picture in read_all(source)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+        assert source.fps == 10
+
+
+def test_a_file_that_is_slower_than_asked_stays_as_it_is(make_video: Callable[..., Path]) -> None:
+    source = VideoFile(make_video(frames=3, fps=10), fps=30)
     assert [picture.pts for picture in read_all(source)] == pytest.approx([0.0, 0.1, 0.2])
     assert source.fps == 10
 

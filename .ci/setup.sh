@@ -13,7 +13,7 @@ fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 # What the environment depends on. The folder is part of it: the scripts in .venv name it.
-state=$(pwd; cat requirements.lock pyproject.toml scripts/setup.sh | cksum)
+state=$(pwd; cat requirements.lock pyproject.toml .ci/setup.sh | cksum)
 
 # Each stage leaves the state it was done for, so that one that failed does not repeat those before it.
 is_done() { [ "$(cat "$venv/.$1-done" 2>/dev/null)" = "$state" ] && "$venv/bin/python" -c '' 2>/dev/null; }

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from models import calibration as module
+from models.calibration import Calibration, TensorCalibration, calibration_bytes, collect, main
+from models.codecs import make_encoder, needs_calibration, parse_profile
+from models.identity import bytes_digest, partition_id
+from models.tensor import TensorSpec
+from models.zoo import Zoo
+from splitrtc_errors import BadArgument, CodecError, ModelFileError
+
+MODEL = "sha-256:" + "5" * 64
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def array(*values: float) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
+def content(**members: object) -> dict[str, Any]:
+    """A good file's content, with members changed; those set to None are left out."""
+    good = {
+        "format": 1,
+        "model": MODEL,
+        "partition": partition_id(MODEL, ["a", "é"]),
+        "tensors": [
+            {"name": "a", "axis": 1, "low": [0, -1.5], "high": [1, 2.5e3], "mean": [0.1, 0]},
+            {"name": "é", "axis": 0, "low": [3], "high": [3], "mean": [3.0]},
+        ],
+        "made_from": "numbers",
+    }
+    return {name: value for name, value in {**good, **members}.items() if value is not None}
+
+
+def with_tensor(**members: object) -> dict[str, Any]:
+    """A good file's content, with members of its one tensor changed; those set to None are left out."""
+    good = {"name": "a", "axis": 0, "low": [0], "high": [1], "mean": [0.5]}
+    tensor = {name: value for name, value in {**good, **members}.items() if value is not None}
+    return content(partition=partition_id(MODEL, ["a"]), tensors=[tensor])
+
+
+def read(value: object) -> Calibration:
+    return Calibration.from_bytes(json.dumps(value).encode())
+
+
+def test_reads_a_file() -> None:
+    data = json.dumps(content(), ensure_ascii=False).encode()
+    calibration = Calibration.from_bytes(data)
+    assert (calibration.model, calibration.partition) == (MODEL, partition_id(MODEL, ["a", "é"]))
+    assert (calibration.made_from, calibration.digest) == ("numbers", bytes_digest(data))
+    assert [tensor.name for tensor in calibration.tensors] == ["a", "é"]
+    first = calibration.of("a")
+    assert (first.axis, first.low.tolist(), first.high.tolist()) == (1, [0, -1.5], [1, 2500])
+    assert first.mean.tolist() == array(0.1, 0).tolist()
+    assert {values.dtype for values in (first.low, first.high, first.mean)} == {np.dtype(np.float32)}
+
+
+def test_ranges_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        read(content()).of("a").low[0] = 7
+
+
+def test_a_tensor_that_is_not_there_is_named() -> None:
+    with pytest.raises(CodecError, match="no tensor 'b'"):
+        read(content()).of("b")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        content(format=2),
+        content(format="1"),
+        content(more=1),
+        content(model=7),
+        content(tensors={}),
+        content(tensors=[{}] * 65),
+        content(made_from="x" * 501),
+        *(content(**{name: ""}) for name in ("model", "partition")),
+        content(model="sha-256:" + "A" * 64),
+        content(partition="0" * 32),
+        content(tensors=[]),
+        content(tensors=content()["tensors"][::-1]),
+        content(tensors=content()["tensors"][:1] * 2),
+        content(tensors=content()["tensors"][:1]),
+        content(tensors=["a"]),
+        *({name: value for name, value in content().items() if name != left_out} for left_out in content()),
+        *(with_tensor(**{name: None}) for name in ("name", "axis", "low", "high", "mean")),
+        with_tensor(more=1),
+        with_tensor(name="\ud800"),
+        with_tensor(axis=-1),
+        with_tensor(axis=8),
+        with_tensor(axis=0.5),
+        with_tensor(low=0),
+        with_tensor(low=[]),
+        with_tensor(low=[], high=[], mean=[]),
+        with_tensor(low=[0, 0]),
+        with_tensor(mean=[0, 0]),
+        with_tensor(low=["0"]),
+        with_tensor(low=[True]),
+        with_tensor(low=[[0]]),
+        with_tensor(low=[None]),
+        with_tensor(low=[2]),
+        with_tensor(mean=[-0.1]),
+        with_tensor(mean=[1.1]),
+        with_tensor(high=[1e39]),
+        with_tensor(high=[10**400]),
+        with_tensor(low=[-FLOAT32_MAX], high=[FLOAT32_MAX]),
+    ],
+)
+def test_files_that_are_no_good_are_refused(value: object) -> None:
+    with pytest.raises(ModelFileError, match=r"^calibration: "):
+        read(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b"9" * 5000,
+        json.dumps(with_tensor(mean=[math.nan])).encode(),
+        json.dumps(with_tensor(high=[math.inf])).encode(),
+        json.dumps(content()).replace('"format"', '"format": 1, "format"').encode(),
+    ],
+)
+def test_what_is_not_json_is_refused(data: bytes) -> None:
+    with pytest.raises(ModelFileError, match=r"^calibration: "):
+        Calibration.from_bytes(data)
+
+
+def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = json.dumps(content()).encode()
+    monkeypatch.setattr(module, "MAX_BYTES", len(data) - 1)
+    with pytest.raises(ModelFileError, match="larger than"):
+        Calibration.from_bytes(data)
+    monkeypatch.setattr(module, "MAX_BYTES", len(data))
+    Calibration.from_bytes(data)
+
+
+def test_loads_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(json.dumps(content()).encode())
+    assert Calibration.load(path).digest == bytes_digest(path.read_bytes())
+    with pytest.raises(ModelFileError, match=r"cannot read the calibration .*y\.json"):
+        Calibration.load(tmp_path / "y.json")
+    path.write_bytes(b"{")
+    with pytest.raises(ModelFileError, match=r"calibration .*x\.json"):
+        Calibration.load(path)
+
+
+def test_mutated_files_are_read_or_refused() -> None:
+    good = json.dumps(content()).encode()
+    refused = 0
+    for position in range(len(good)):
+        for byte in b'"}0,':
+            try:
+                Calibration.from_bytes(good[:position] + bytes((byte,)) + good[position + 1 :])
+            except ModelFileError:
+                refused += 1
+    assert 0 < refused < 4 * len(good)
+
+
+@given(hnp.arrays(np.float32, (3, 5), elements=st.floats(-1e38, 1e38, width=32)))
+def test_writing_keeps_every_float32(values: NDArray[np.float32]) -> None:
+    low, mean, high = np.sort(values, axis=0)
+    tensor = TensorCalibration("a", 0, low, high, mean)
+    data = calibration_bytes(MODEL, partition_id(MODEL, ["a"]), [tensor], "numbers")
+    found = Calibration.from_bytes(data).of("a")
+    assert [found.low.tobytes(), found.high.tobytes(), found.mean.tobytes()] == [v.tobytes() for v in (low, high, mean)]
+
+
+def test_writing_sorts_the_tensors_by_name() -> None:
+    tensors = [TensorCalibration(name, 0, array(0), array(1), array(0)) for name in ("é", "z", "B", "a")]
+    data = calibration_bytes(MODEL, partition_id(MODEL, ["a", "B", "é", "z"]), tensors, "ünïts")
+    assert [tensor.name for tensor in Calibration.from_bytes(data).tensors] == ["B", "a", "z", "é"]
+    assert "ünïts".encode() in data
+
+
+def test_writing_refuses_what_cannot_be_read() -> None:
+    with pytest.raises(ModelFileError, match="is not that of"):
+        calibration_bytes(MODEL, "0" * 32, [TensorCalibration("a", 0, array(0), array(1), array(0))], "numbers")
+
+
+def test_ranges_are_percentiles_per_channel_over_all_frames() -> None:
+    # Channel 0 of all frames together holds 0..10000 once, channel 1 their negatives.
+    numbers = np.random.default_rng(1).permutation(10_001).astype(np.float32)
+    frames = [[np.stack([part, -part])[None, ...]] for part in np.split(numbers, [4000])]
+    (tensor,) = (
+        collect([frame], [TensorSpec("a", "float32", frame[0].shape)], 1)[0] for frame in [[np.concatenate([f[0] for f in frames], axis=2)]]
+    )
+    spec = TensorSpec("a", "float32", (1, 2, 73, 137))
+    whole = np.stack([numbers.reshape(73, 137), -numbers.reshape(73, 137)])[None]
+    (found,) = collect([[whole]], [spec], 1)
+    for result in (tensor, found):
+        assert (result.name, result.axis) == ("a", 1)
+        assert result.low.tolist() == [100, -9900]
+        assert result.high.tolist() == [9900, -100]
+        assert result.mean.tolist() == [5000, -5000]
+
+
+def test_several_frames_and_tensors_are_collected_each_by_itself() -> None:
+    specs = [TensorSpec("a", "float32", (1, 2)), TensorSpec("b", "float64", (2,))]
+    frames = [[array(i, 10 * i)[None], np.array([-i, 7.0])] for i in range(5)]
+    first, second = collect(frames, specs, 0)
+    assert (first.axis, second.axis) == (1, 0)
+    assert (first.low.tolist(), first.high.tolist(), first.mean.tolist()) == ([0, 0], [4, 40], [2, 20])
+    assert (second.low.tolist(), second.high.tolist(), second.mean.tolist()) == ([-4, 7], [0, 7], [-2, 7])
+
+
+def test_a_mean_outside_the_percentiles_is_moved_to_their_edge() -> None:
+    sample = np.zeros((1000, 1), np.float32)
+    sample[0] = 1e6
+    (tensor,) = collect([[sample]], [TensorSpec("a", "float32", (1000, 1))], 1)
+    assert (tensor.low[0], tensor.high[0], tensor.mean[0]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("percentile", [-1, 50, math.nan])
+def test_percentiles_out_of_range_are_refused(percentile: float) -> None:
+    with pytest.raises(BadArgument, match="percentile"):
+        collect([[array(1)]], [TensorSpec("a", "float32", (1,))], percentile)
+
+
+def test_at_least_one_frame_is_needed() -> None:
+    with pytest.raises(BadArgument, match="at least one frame"):
+        collect([], [TensorSpec("a", "float32", (1,))])
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("int32", (1,)), ("float32", ())])
+def test_tensors_that_cannot_be_quantised_are_refused(dtype: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(CodecError, match="tensor a .* cannot be quantised"):
+        collect([[np.zeros(shape, dtype)]], [TensorSpec("a", dtype, shape)])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
+def test_samples_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(CodecError, match="tensor a: .*finite"):
+        collect([[np.array([0, value])]], [TensorSpec("a", "float64", (2,))])
+
+
+# The bundled calibrations
+
+
+def bundled() -> list[tuple[str, str]]:
+    zoo = Zoo()
+    cards = [zoo.get(name) for name in zoo.names()]
+    return [(card.name, part.name) for card in cards for part in card.partitions if part.calibration is not None]
+
+
+@pytest.mark.parametrize(("model", "name"), bundled())
+def test_bundled_calibrations_fit_their_partitions(model: str, name: str) -> None:
+    card = Zoo().get(model)
+    partition = card.partition(name)
+    path = card.calibration_path(partition)
+    assert path is not None
+    calibration = Calibration.load(path)
+    assert (calibration.model, calibration.partition) == (card.digest, card.partition_id(partition))
+    assert calibration.made_from == "79 COCO val2017 images"
+
+
+def test_the_default_partition_can_be_coded_by_every_recommended_profile() -> None:
+    card = Zoo().get()
+    path = card.calibration_path(card.default_partition)
+    assert path is not None
+    crossing = [TensorSpec("Conv__979:0", "float32", (1, 64, 19, 19))]
+    for profile in map(parse_profile, card.profiles):
+        calibration = Calibration.load(path) if needs_calibration(profile) else None
+        encoder = make_encoder(profile, crossing, calibration, 1140)
+        assert encoder.encode(1, [np.zeros((1, 64, 19, 19), np.float32)]).slices
+
+
+# The script
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    import cv2
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    across, down = np.meshgrid(np.arange(320), np.arange(240))
+    for number in range(3):
+        planes = [across * (number + 1) % 256, down * 3 % 256, (across + down) * number % 256]
+        cv2.imwrite(str(folder / f"{number}.PNG"), np.stack(planes, axis=2).astype(np.uint8))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def script(pictures: Path) -> Callable[..., int]:
+    def run(*arguments: str) -> int:
+        return main(["--model", "ssdlite_mbv2_coco_300", "--images", str(pictures), *arguments])
+
+    return run
+
+
+def test_the_script_makes_a_file(script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "made.json"
+    assert script("--out", str(out), "--every", "2") == 0
+    calibration = Calibration.load(out)
+    assert capsys.readouterr().out == f"{out}: {calibration.digest}\n"
+    assert calibration.made_from == "2 images"
+    assert [(tensor.name, tensor.axis, tensor.low.size) for tensor in calibration.tensors] == [("Conv__979:0", 1, 64)]
+    assert (calibration.of("Conv__979:0").low < calibration.of("Conv__979:0").high).all()
+
+
+def test_the_script_writes_to_where_the_card_says(
+    script: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled_card = Zoo().get()
+    value = bundled_card.to_json()
+    value["name"] = "copy"
+    value["partitions"][0]["calibration"] = "mine.json"
+    for partition in value["partitions"][1:]:
+        partition.pop("calibration", None)
+    folder = tmp_path / "zoo" / "copy"
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(json.dumps(value))
+    return None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["--every", "0"], 2, "--every is at least 1"),
+        (["--images", "/nowhere"], 2, "--images a folder"),
+        (["--every", "9", "--percentile", "50"], 2, "percentile"),
+        (["--model", "nobody"], 3, "nobody"),
+        (["--partition", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_the_script_says_what_is_wrong(
+    script: Callable[..., int], capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, reason: str
+) -> None:
+    assert script(*arguments) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert reason in captured.err
+    assert captured.out == ""
