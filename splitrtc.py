@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pipeline.outcome import FrameResult, Timings
     from pipeline.run import Run
     from pipeline.settings import EdgeOptions, EdgeSettings, UeOptions, UeSettings
-    from pipeline.sinks import Sink
-    from pipeline.sources import Source
+    from pipeline.sinks import Sink, StreamInfo
+    from pipeline.sources import Picture, Source
     from pipeline.ue import UeSession
 
 _MODULE_OF = {
@@ -38,10 +38,12 @@ _MODULE_OF = {
     "EdgeSettings": "pipeline.settings",
     "Frame": "pipeline.frames",
     "FrameResult": "pipeline.outcome",
+    "Picture": "pipeline.sources",
     "Run": "pipeline.run",
     "Sink": "pipeline.sinks",
     "Source": "pipeline.sources",
     "SplitRtcError": "splitrtc_errors",
+    "StreamInfo": "pipeline.sinks",
     "Timings": "pipeline.outcome",
     "UeSession": "pipeline.ue",
     "UeSettings": "pipeline.settings",
@@ -55,10 +57,12 @@ __all__ = [
     "EdgeSettings",
     "Frame",
     "FrameResult",
+    "Picture",
     "Run",
     "Sink",
     "Source",
     "SplitRtcError",
+    "StreamInfo",
     "Timings",
     "UeSession",
     "UeSettings",

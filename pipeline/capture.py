@@ -95,7 +95,8 @@ class Capture:
         """Take the newest frame, waiting for one up to ``timeout`` seconds (None: for ever).
 
         Returns None at the timeout and at the end (``finished`` tells which). Raises SourceError when the source
-        failed, once its last frame has been taken.
+        failed, once its last frame has been taken; so a loop asks for frames until there is none, and does not ask
+        ``finished`` first.
         """
         frame = self._slot.get(timeout)
         if frame is None and self.error is not None and self.finished:
@@ -103,7 +104,7 @@ class Capture:
         return frame
 
     def stop(self) -> None:
-        """End it and wait for the thread. Takes no longer than the source's longest read (see there)."""
+        """End it and wait for the thread. Takes no longer than the source's longest read."""
         self._stopping.set()
         self.source.interrupt()
         self._slot.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import os
 import socket
 import sys
@@ -12,9 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.settings import DEFAULT_LISTEN, parse_listen
-from splitrtc_errors import SplitRtcError
+from splitrtc_errors import ModelFileError, SourceError, SplitRtcError
 
 __all__ = ["Finding", "examine"]
+
+logger = logging.getLogger(__name__)
 
 Verdict = Literal["ok", "note", "wrong"]
 
@@ -50,8 +55,11 @@ def examine(camera: str = "0", provider: str = "auto", listen: str = DEFAULT_LIS
     for subject, check in checks:
         try:
             yield check()
-        except SplitRtcError as error:
+        except SplitRtcError as error:  # its message says what to do
             yield Finding(subject, "wrong", str(error))
+        except Exception as error:
+            logger.debug("looking at %s failed", subject, exc_info=True)
+            yield Finding(subject, "wrong", repr(error), "not foreseen: please report it, with what --debug shows")
 
 
 def _python() -> Finding:
@@ -77,11 +85,15 @@ def _runtime(provider: str) -> Finding:
 def _models() -> Finding:
     from models import Zoo, file_digest
 
-    zoo = Zoo()
-    cards = [zoo.get(name) for name in zoo.names()]
-    damaged = [card.name for card in cards if file_digest(card.path) != card.digest]
+    advice = "install splitrtc again"
+    try:
+        zoo = Zoo()
+        cards = [zoo.get(name) for name in zoo.names()]
+        damaged = [card.name for card in cards if file_digest(card.path) != card.digest]
+    except ModelFileError as error:
+        return Finding("model files", "wrong", str(error), advice)
     if damaged:
-        return Finding("model files", "wrong", f"wrong digest: {', '.join(damaged)}", "install splitrtc again")
+        return Finding("model files", "wrong", f"wrong digest: {', '.join(damaged)}", advice)
     return Finding("model files", "ok", f"{len(cards)} in the zoo, digests right: {', '.join(zoo.names())}")
 
 
@@ -108,13 +120,15 @@ def _split(provider: str) -> Finding:
 def _port(listen: str) -> Finding:
     host, port = parse_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind((host, port))
-        except OSError as error:
+    except OSError as error:
+        advice = "give --listen HOST:PORT with an address of this machine and a port above 1023"
+        if error.errno == errno.EADDRINUSE:
             advice = "another edge may be running: stop it, or give this one --listen HOST:PORT"
-            return Finding("edge port", "note", f"{listen}: {error.strerror}", advice)
+        return Finding("edge port", "note", f"{listen}: {error.strerror or error}", advice)
     return Finding("edge port", "ok", f"{listen} is free")
 
 
@@ -140,15 +154,14 @@ def _camera(camera: str) -> Finding:
     from pipeline.sources import open_source
 
     devices = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
-    source = open_source(camera)
     try:
-        source.open()
-        picture = source.read()
+        with contextlib.closing(open_source(camera)) as source:
+            source.open()
+            picture = source.read()
+            if picture is None:
+                raise SourceError(f"{source.name} has no picture")
     except SplitRtcError as error:
         return Finding("camera", "note", f"{error} (video devices: {devices})", "use --source with a file, or clip")
-    finally:
-        source.close()
-    assert picture is not None  # a live source that ends raises
     height, width, _ = picture.image.shape
     return Finding("camera", "ok", f"{camera}: {width}x{height}")
 

@@ -30,7 +30,7 @@ from signaling import (
     offers_of,
     rejection,
 )
-from splitrtc_errors import SinkError
+from splitrtc_errors import Rejected, SinkError
 
 __all__ = ["Edge", "serve_until_stopped"]
 
@@ -69,6 +69,7 @@ class Edge:
         self._warm: list[Tail] = []
         self._admitted = 0
         self._draining = False
+        self._closing: asyncio.Task[None] | None = None
         self._sessions: dict[asyncio.Task[None], EdgeSession] = {}
         self._ended = asyncio.Event()
         self._server = SignalingServer(
@@ -107,6 +108,12 @@ class Edge:
     async def close(self) -> None:
         """Take no new sessions, end the running ones with a goodbye, free everything. May be called again."""
         self._draining = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # Shielded, because a close of which half is done could not be resumed.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         for session in self._sessions.values():
             session.end("the edge closes")
         await asyncio.gather(*self._sessions, return_exceptions=True)
@@ -122,7 +129,7 @@ class Edge:
         """
         if self._draining:
             self.outcomes["sessions_refused"] += 1
-            raise rejection(make_problem(DRAINING, retry_after=RETRY_AFTER))
+            raise _draining()
         # Counted before the first await: however many come at once, no more than the limit gets in.
         if self._admitted >= self.settings.max_sessions:
             self.outcomes["sessions_refused"] += 1
@@ -149,6 +156,8 @@ class Edge:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
             session = EdgeSession(peer, tail, agreed, self._pool, self.outcomes)
             answer = await peer.create_answer(request.offer, attributes_of(answered))
+            if self._draining:  # meanwhile; whoever closes the edge has not seen this session
+                raise _draining()
         except BaseException:
             if peer is not None:
                 await peer.close()
@@ -157,6 +166,7 @@ class Edge:
         request.session.on_close = session.end
         task = asyncio.create_task(self._serve(session, request.session), name="edge session")
         self._sessions[task] = session
+        task.add_done_callback(lambda task: self._sessions.pop(task, None))
         return answer
 
     async def _serve(self, session: EdgeSession, signaling: SignalingSession) -> None:
@@ -167,9 +177,6 @@ class Edge:
         finally:
             # The slot first: whoever hears the goodbye may come back at once.
             self._admitted -= 1
-            task = asyncio.current_task()
-            assert task is not None
-            self._sessions.pop(task, None)
             await signaling.close()
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
@@ -189,11 +196,15 @@ class Edge:
         return {"url": self.url, "sessions": self._admitted, **dict(sorted(self.outcomes.items()))}
 
 
+def _draining() -> Rejected:
+    return rejection(make_problem(DRAINING, retry_after=RETRY_AFTER))
+
+
 async def serve_until_stopped(settings: EdgeSettings, ready_file: Path | None = None) -> dict[str, Any]:
     """Serve until SIGTERM or SIGINT, then end the sessions cleanly; a second signal ends the process at once.
 
-    ``ready_file`` is written, in one step, once UEs can come: JSON with ``url``, ``pid`` and, for a self-signed
-    certificate, its ``fingerprint``. Returns the summary.
+    ``ready_file`` is there, written in one step, from when UEs can come until they cannot any more: JSON with ``url``,
+    ``pid`` and, for a self-signed certificate, its ``fingerprint``. Returns the summary.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -212,7 +223,11 @@ async def serve_until_stopped(settings: EdgeSettings, ready_file: Path | None = 
         logger.info("edge ready: %s", edge.url)
         if ready_file is not None:
             await loop.run_in_executor(None, _write_ready, ready_file, edge)
-        await stopping.wait()
+        try:
+            await stopping.wait()
+        finally:
+            if ready_file is not None:
+                await loop.run_in_executor(None, ready_file.unlink, True)
         logger.info("ending %d sessions", edge.sessions)
     return edge.summary()
 

@@ -40,6 +40,11 @@ logger = logging.getLogger(__name__)
 OPEN_TIMEOUT = 15.0
 """Seconds from the answer until the channels must be open: a peer that never comes must not hold a slot."""
 
+UNUSED_UNITS = ("parity", "unknown_set", "stale", "too_far", "duplicate", "conflicting", "oversized")
+"""Counters of the reassembler that tell of units dropped."""
+UNUSED_MESSAGES = ("wrong_type", "malformed", "failed_callbacks", "extra_channels")
+"""Counters of the peer connection that tell of messages dropped."""
+
 
 class _OpenSet(NamedTuple):
     """What the edge keeps for an open parameter set; ``budget`` in seconds."""
@@ -90,19 +95,43 @@ class EdgeSession:
 
     async def serve(self) -> str:
         """Serve until the session is over; returns why it ended."""
-        worker = asyncio.create_task(self._work(), name="tail worker")
+        # The end may come at any time, also while the channels are still opening: nothing here waits for these.
+        tasks = [
+            asyncio.create_task(self._peer.opened(OPEN_TIMEOUT), name="channels opening"),
+            asyncio.create_task(self._work(), name="tail worker"),
+        ]
+        for task in tasks:
+            task.add_done_callback(self._end_if_failed)
         try:
-            await self._peer.opened(OPEN_TIMEOUT)
-            return await self._over
-        except SplitRtcError as error:
-            return str(error)
+            reason = await self._over
+            self._say(Bye(reason))
+            return reason
         finally:
-            self._say(Bye("the edge ends the session"))
             self._deadline.set(None)
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._peer.close()
             self._pool.release(self._tail)
+            self._count()
+
+    def _end_if_failed(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if not isinstance(error, SplitRtcError):
+            logger.error("a session failed", exc_info=error)
+        self.end(str(error) if isinstance(error, SplitRtcError) else "the edge failed")
+
+    def _count(self) -> None:
+        """Add what came and could not be used, by kind, to the edge's figures."""
+        for prefix, counters, names in (
+            ("units", self._reassembler.counters, UNUSED_UNITS),
+            ("messages", self._peer.counters, UNUSED_MESSAGES),
+        ):
+            for name in names:
+                if count := getattr(counters, name):
+                    self._outcomes[f"{prefix}_{name}"] += count
 
     # Control: parameter sets and the end.
 
@@ -137,8 +166,8 @@ class EdgeSession:
             raise BadArgument("the parameter set is none of those agreed on in the session description")
         if announced.tensors != crossing:
             raise BadArgument(f"the partition's crossing tensors are {', '.join(map(str, crossing))}")
-        self._reassembler.set_deadline(announced.id, announced.deadline_ms / 1000)
         decoder = make_decoder(parse_profile(point.profile), crossing, point.calibration)
+        self._reassembler.set_deadline(announced.id, announced.deadline_ms / 1000)
         return _OpenSet(decoder, announced.budget_ms / 1000)
 
     def _say(self, message: ControlMessage) -> None:

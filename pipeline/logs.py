@@ -14,7 +14,10 @@ CHATTY = ("aioice", "aiortc", "aiohttp", "asyncio", "libav", "matplotlib", "PIL"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (s since the epoch), level, logger, message, and the error where there is one."""
+    """One JSON object a line: time (s since the epoch), level, logger, message; error and traceback where there is one.
+
+    Pure ASCII, so that it stays JSON whatever stderr's encoding makes of other characters.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
@@ -26,7 +29,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             entry["error"] = repr(record.exc_info[1])
-        return json.dumps(entry, ensure_ascii=False)
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 def configure(level: str = "info", *, debug: bool = False) -> None:

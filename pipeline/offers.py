@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models import Calibration, needs_calibration, parse_profile
+from models.zoo import DEFAULT_MODEL
 from signaling import Acceptable, SplitOffer
-from splitrtc_errors import UnknownModel
+from splitrtc_errors import ModelFileError, UnknownModel
 
 if TYPE_CHECKING:
     from models import ModelCard, PartitionCard, Zoo
@@ -57,31 +58,50 @@ def points(
 ) -> list[OperatingPoint]:
     """The operating points that the zoo allows, narrowed to what is asked for; defaults come first.
 
-    Raises UnknownModel for what the zoo does not have, BadArgument for a malformed profile.
+    Raises UnknownModel for what the zoo does not have, BadArgument for a malformed profile, ModelFileError for a
+    calibration that does not fit.
     """
     if profile is not None:
         parse_profile(profile)
-    cards = [zoo.get(name) for name in zoo.names()] if model is None else [zoo.get(model)]
-    found = [point for card in cards for point in _points_of(card, partition, profile)]
+    names = [model] if model is not None else sorted(zoo.names(), key=lambda name: name != DEFAULT_MODEL)
+    all_cuts = [(card, cut) for card in map(zoo.get, names) for cut in sorted(card.partitions, key=_default_first)]
+    # Of all models, those that have it: a name may mean a cut of several, an id only one.
+    cuts = [(card, cut) for card, cut in all_cuts if partition in (None, cut.name, card.partition_id(cut))]
+    if not cuts:
+        raise UnknownModel(f"no partition {partition!r:.100}; there are: {_listed(all_cuts)}")
+    found = [point for card, cut in cuts for point in _points_of(card, cut, profile)]
     if not found:
-        raise UnknownModel(f"{profile} needs a calibration, and {model or 'no model of the zoo'} has none for it")
+        raise UnknownModel(f"{profile or 'every profile'} needs a calibration, and there is none of {_listed(cuts)}")
     return found
 
 
-def _points_of(card: ModelCard, partition: str | None, profile: str | None) -> Iterator[OperatingPoint]:
-    if partition is None:
-        cuts: Iterable[PartitionCard] = sorted(card.partitions, key=lambda cut: not cut.default)
-    else:
-        cuts = [card.partition(partition)]
-    profiles = [profile] if profile else sorted(card.profiles, key=lambda name: name != card.default_profile)
-    for cut in cuts:
-        path = card.calibration_path(cut)
-        calibration = Calibration.load(path) if path is not None and path.exists() else None
-        for name in profiles:
-            if not needs_calibration(parse_profile(name)):
-                yield OperatingPoint(card, cut, name, None)
-            elif calibration is not None:
-                yield OperatingPoint(card, cut, name, calibration)
+def _default_first(cut: PartitionCard) -> bool:
+    return not cut.default
+
+
+def _listed(cuts: Sequence[tuple[ModelCard, PartitionCard]]) -> str:
+    return ", ".join(f"{cut.name} of {card.name}" for card, cut in cuts)
+
+
+def _points_of(card: ModelCard, cut: PartitionCard, profile: str | None) -> Iterator[OperatingPoint]:
+    calibration = _calibration_of(card, cut)
+    for name in [profile] if profile else sorted(card.profiles, key=lambda name: name != card.default_profile):
+        if not needs_calibration(parse_profile(name)):
+            yield OperatingPoint(card, cut, name, None)
+        elif calibration is not None:
+            yield OperatingPoint(card, cut, name, calibration)
+
+
+def _calibration_of(card: ModelCard, cut: PartitionCard) -> Calibration | None:
+    path = card.calibration_path(cut)
+    if path is None or not path.exists():
+        return None
+    calibration = Calibration.load(path)
+    if calibration.partition != card.partition_id(cut):
+        raise ModelFileError(
+            f"{path} was made for another model or cut: make it again with `python -m models.calibration`"
+        )
+    return calibration
 
 
 def acceptables(operating_points: Sequence[OperatingPoint]) -> list[Acceptable]:

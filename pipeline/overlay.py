@@ -25,7 +25,7 @@ def annotate(result: FrameResult) -> Image:
     image = result.frame.image.copy()
     height, width = image.shape[:2]
     scale = max(0.4, min(width, height) / 1000)
-    thickness = max(1, round(scale * 2))
+    thickness = max(2, round(scale * 2))
     if result.detections is not None:
         found = result.detections
         # Whatever a result holds, OpenCV is only given coordinates that it can draw.

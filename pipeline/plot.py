@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.summary import STAGES
-from splitrtc_errors import MissingDependency
+from splitrtc_errors import MissingDependency, SinkError
 
 __all__ = ["plot_latency", "read_lines"]
 
@@ -35,14 +35,12 @@ def plot_latency(frames: list[dict[str, Any]], latency_ms: dict[str, dict[str, f
     """Draw the stages of every answered frame over the time of its capture into a PNG file.
 
     ``frames`` are the objects of `read_lines`, ``latency_ms`` is that of the run's summary. Raises MissingDependency
-    without matplotlib.
+    without matplotlib, SinkError when the file cannot be written.
     """
     try:
-        import matplotlib
+        from matplotlib.figure import Figure  # without pyplot, whose state and windows belong to the whole program
     except ImportError as error:
         raise MissingDependency("the latency plot needs matplotlib: pip install 'splitrtc[plot]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
     answered = [frame for frame in frames if frame["detections"] is not None]
     begin = min((frame["captured"] for frame in frames), default=0.0)
@@ -51,7 +49,8 @@ def plot_latency(frames: list[dict[str, Any]], latency_ms: dict[str, dict[str, f
     series = [[frame["timings_ms"].get(stage) or 0.0 for frame in answered] for stage in STAGES]
     total = latency_ms["total"]
 
-    figure, axes = pyplot.subplots(figsize=(11, 5.2), layout="constrained")
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    axes = figure.subplots()
     labels = [f"{stage}  {_figure(latency_ms[stage]['p50'])}" for stage in STAGES]
     axes.stackplot(times, series, labels=labels, colors=[COLOURS[stage] for stage in STAGES], linewidth=0)
     for name, style in (("p50", "-"), ("p95", "--"), ("p99", ":")):
@@ -79,8 +78,10 @@ def plot_latency(frames: list[dict[str, Any]], latency_ms: dict[str, dict[str, f
         frameon=False,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise SinkError(f"cannot write the plot {path}: {error.strerror or error}") from error
 
 
 def _figure(value: float | None) -> str:

@@ -76,12 +76,16 @@ class Run:
         self._lane = lane
         self._sinks = [SinkRunner(sink, on_end=self._on_sink_end) for sink in sinks]
         self._every = every
+        self._iterated = True
         self._loop = asyncio.get_running_loop()
         self._capture = Capture(source, loop=repeat, on_replaced=self._on_replaced)
         self._results: deque[FrameResult] = deque()
         self._changed = asyncio.Event()
         self._error: SplitRtcError | None = None
-        self._task = asyncio.create_task(self._work(), name="run")
+        # Two tasks: the first one may be cancelled, any number of times; the second one tidies up after it, whole.
+        self._stream = asyncio.create_task(self._work(), name="run")
+        self._task = asyncio.create_task(self._tidy_up(), name="end of a run")
+        self._task.add_done_callback(lambda _: self._changed.set())
 
     def __aiter__(self) -> Self:
         return self
@@ -102,7 +106,12 @@ class Run:
         await self.aclose()
 
     async def wait(self) -> Summary:
-        """Go on to the source's end without iterating; returns the summary. Raises what iterating would."""
+        """Go on to the source's end without iterating; returns the summary. Raises what iterating would.
+
+        From here on no results are kept for an iteration: each holds its picture.
+        """
+        self._iterated = False
+        self._results.clear()
         await asyncio.wait([self._task])
         self._raise()
         return self.summary
@@ -122,21 +131,23 @@ class Run:
     def interrupt(self, error: SplitRtcError) -> None:
         """End at once, and raise this to whoever iterates or waits."""
         self._error = self._error or error
-        self._task.cancel()
+        self._stream.cancel()
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
-        if not self._task.cancelled():
-            self._task.result()
+        if not self._stream.cancelled():
+            self._stream.result()
 
     async def stop(self) -> None:
         """End as if the source had ended: what is in flight is still waited for. Iterating then comes to its end."""
+        if self._task.done():
+            return
         await self._loop.run_in_executor(self._lane.chores, self._capture.stop)
 
     async def aclose(self) -> None:
         """Stop capturing, give up what is in flight, finish the sinks. May be called again."""
-        self._task.cancel()
+        self._stream.cancel()
         await asyncio.wait([self._task])
 
     def finish(self, result: FrameResult) -> None:
@@ -144,7 +155,7 @@ class Run:
         self.summary.add(result)
         for sink in self._sinks:
             sink.put(result)
-        if result.answered or self._every:
+        if self._iterated and (result.answered or self._every):
             if len(self._results) == ITERATOR_BACKLOG:
                 self._results.popleft()
                 self.unread += 1
@@ -161,15 +172,18 @@ class Run:
                     self.finish(coded)
                 else:
                     self._lane.submit(frame, coded)
-            await self._lane.settle()
         except SplitRtcError as error:
             self._error = self._error or error
-        finally:
-            # The capture first: that frees a worker which waits for the next frame.
-            await run(self._lane.chores, self._capture.stop)
-            self._lane.leave(self)
-            await run(self._lane.chores, self._close_sinks)
-            self._changed.set()
+        # Also when the source has failed: what it gave before is under way and will be answered.
+        await self._lane.settle()
+
+    async def _tidy_up(self) -> None:
+        await asyncio.wait([self._stream])
+        run = self._loop.run_in_executor
+        # The capture first: that frees a worker which waits for the next frame.
+        await run(self._lane.chores, self._capture.stop)
+        self._lane.leave(self)
+        await run(self._lane.chores, self._close_sinks)
 
     def _start(self) -> None:
         source = self._capture.source

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
-from rtc import IceServer
 from splitrtc_errors import BadArgument
+
+if TYPE_CHECKING:
+    from rtc import IceServer
 
 __all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server", "is_loopback", "parse_listen"]
 
@@ -23,44 +26,67 @@ FRAME_BUDGET = 0.5
 """Seconds from capture after which a frame's result is worthless (TR 22.874 asks for 100-500 ms)."""
 CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
+MAX_THREADS = 1024
+
+_NAME = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*"
+"""A host's name, or an IPv4 address."""
+_LISTEN = re.compile(rf"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>{_NAME})):(?P<port>[0-9]{{1,5}})")
+_STUN = re.compile(rf"stun:{_NAME}(?::[0-9]{{1,5}})?")
+_TURN = re.compile(
+    rf"(?P<scheme>turns?):(?P<user>[^:@]+):(?P<password>.+)@(?P<rest>{_NAME}(?::[0-9]{{1,5}})?(?:\?transport=(?:udp|tcp))?)"
+)
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
     """``HOST:PORT`` (``[::1]:PORT`` for IPv6) as host and port; raises BadArgument."""
-    host, separator, port = listen.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
-        raise BadArgument(f"listen address: expected HOST:PORT such as {DEFAULT_LISTEN}, got {listen!r}")
-    return host.strip("[]"), int(port)
+    match = _LISTEN.fullmatch(listen)
+    if match and int(match["port"]) <= 65535 and (match["name"] or _is_address(match["ipv6"])):
+        return match["name"] or match["ipv6"], int(match["port"])
+    raise BadArgument(f"listen: expected HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:8787, got {listen[:100]!r}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_threads(name: str, count: int | None) -> None:
+    if count is not None and not 1 <= count <= MAX_THREADS:
+        raise BadArgument(f"{name}: expected 1 to {MAX_THREADS}, got {count}")
 
 
 def _check_address(name: str, address: str | None) -> None:
     if address is None:
         return
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        raise BadArgument(f"{name}: expected an IP address of this machine, got {address!r}") from None
+    if not _is_address(address):
+        raise BadArgument(f"{name}: expected an IP address of this machine, got {address[:100]!r}")
+    if ipaddress.ip_address(address).is_unspecified:
+        raise BadArgument(f"{name}: expected one address of this machine, got {address}: leave it out to use all")
 
 
 def ice_server(text: str) -> IceServer:
     """``stun:HOST[:PORT]`` or ``turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]`` as a server; raises BadArgument."""
-    scheme, _, rest = text.partition(":")
-    login, at, host = rest.rpartition("@")
-    user, _, password = login.partition(":")
-    if scheme not in {"stun", "turn", "turns"} or not host or (scheme != "stun") != bool(at and user and password):
-        # The text itself may hold a password.
-        raise BadArgument("ICE server: expected stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]")
-    return IceServer(f"{scheme}:{host}", user or None, password or None)
+    from rtc import IceServer  # loads aiortc, which `splitrtc --help` can do without
+
+    if _STUN.fullmatch(text):
+        return IceServer(text)
+    if match := _TURN.fullmatch(text):
+        return IceServer(f"{match['scheme']}:{match['rest']}", match["user"], match["password"])
+    # The text itself is not repeated: it may hold a password.
+    raise BadArgument("ICE server: expected stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]")
 
 
 class UeOptions(TypedDict, total=False):
@@ -126,16 +152,15 @@ class UeSettings:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise BadArgument(f"fps: expected more than 0 and at most 1000 frames per second, got {self.fps:g}")
+        if self.fps is not None and not 0.001 <= self.fps <= 1000:
+            raise BadArgument(f"fps: expected 0.001 to 1000 frames per second, got {self.fps:g}")
         if not 0.001 <= self.budget <= 60:
             raise BadArgument(f"budget: expected 0.001 to 60 seconds, got {self.budget:g}")
         if not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise BadArgument(f"timeout: expected a positive number of seconds, got {self.timeout:g}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BadArgument(f"threshold: expected a score from 0 to 1, got {self.threshold:g}")
-        if self.threads < 1:
-            raise BadArgument(f"threads: expected at least 1, got {self.threads}")
+        _check_threads("threads", self.threads)
         _check_address("bind", self.bind)
         for server in self.ice_servers:
             ice_server(server)
@@ -180,8 +205,8 @@ class EdgeSettings:
             raise BadArgument("TLS: give either --cert and --key, or --self-signed")
         if self.max_sessions < 1:
             raise BadArgument(f"max-sessions: expected at least 1, got {self.max_sessions}")
-        if self.threads < 1 or (self.workers is not None and self.workers < 1):
-            raise BadArgument("threads and workers: expected at least 1")
+        _check_threads("threads", self.threads)
+        _check_threads("workers", self.workers)
         _check_address("bind", self.bind)
         for server in self.ice_servers:
             ice_server(server)

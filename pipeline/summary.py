@@ -41,11 +41,12 @@ class Summary:
     def __init__(self, window: int = WINDOW) -> None:
         self.outcomes: Counter[str] = Counter()
         self.dropped_at: Counter[str] = Counter()
+        self.answered = 0
+        """Frames with a result, perhaps an empty one: those whose `FrameResult.answered` is true."""
         self.detections = 0
         self.bytes_sent = 0
         self.frames_sent = 0
         self.fresh = 0
-        self.first_result_seconds: float | None = None
         self._share_received = 0.0
         self._timings: deque[tuple[float, ...]] = deque(maxlen=window)
 
@@ -57,11 +58,11 @@ class Summary:
         if result.bytes_sent:
             self.frames_sent += 1
             self.bytes_sent += result.bytes_sent
-        if not result.answered:
+        if result.detections is None:
             return
+        self.answered += 1
+        self.detections += len(result.detections)
         self._share_received += result.share_received
-        if result.detections is not None:
-            self.detections += len(result.detections)
         timings = result.timings
         total = timings.total if timings.total is not None else float("nan")
         self.fresh += total <= FRESH_SECONDS
@@ -72,11 +73,6 @@ class Summary:
     def produced(self) -> int:
         """Frames that the source produced and that ended."""
         return self.outcomes.total()
-
-    @property
-    def answered(self) -> int:
-        """Frames answered with a result (status ok or incomplete)."""
-        return self.outcomes["ok"] + self.outcomes["incomplete"]
 
     def latency(self) -> dict[str, dict[str, float | None]]:
         """p50, p95, p99 in milliseconds of ``total``, ``overhead`` (all but model runs and codec) and every stage."""

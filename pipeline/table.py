@@ -10,6 +10,7 @@ from typing import Any, Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.summary import STAGES, Summary
 
@@ -21,7 +22,8 @@ REFRESH_SECONDS = 0.5
 
 def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
     """Stages with p50, p95 and p99, and what became of the frames; from what `Summary.to_json` returns."""
-    table = Table(title=title, title_justify="left", caption=_caption(summary), caption_justify="left")
+    # A Text, because brackets in a plain string would be taken for markup.
+    table = Table(title=Text(title), title_justify="left", caption=_caption(summary), caption_justify="left")
     table.add_column("stage")
     for heading in ("p50 ms", "p95 ms", "p99 ms"):
         table.add_column(heading, justify="right")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
+from pipeline.offers import VARIANT
 
 if TYPE_CHECKING:
     from models import ModelCard, Partition, PartitionStore, Submodel
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Tail", "TailPool"]
 
 logger = logging.getLogger(__name__)
-
-VARIANT = "fp32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,15 @@ def _load(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
     except (OSError, ssl.SSLError) as error:
         raise BadArgument(f"TLS: expected a certificate in {certificate} and its key in {key}: {error}") from error
     return context
+
+
+def _no_passphrase() -> str:
+    # Left alone, OpenSSL asks on the terminal, where a service has nobody to answer.
+    raise BadArgument("TLS: expected a key without a passphrase; `openssl pkey -in KEY -out NEW` takes it off")
 
 
 def _self_signed(host: str) -> tuple[bytes, bytes]:

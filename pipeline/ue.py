@@ -128,6 +128,9 @@ class UeSession:
         self._settled.set()
         self._run: Run | None = None
         self._lost: str | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Timeout | None = None
+        self._waiting_for = ""
 
     # The life of the session.
 
@@ -135,11 +138,7 @@ class UeSession:
         self._loop = asyncio.get_running_loop()
         self._expiry = Alarm(self._expire)
         try:
-            async with asyncio.timeout(self.settings.timeout):
-                await self._connect()
-        except TimeoutError as error:
-            await self.close()
-            raise NegotiationTimeout(f"no session with the edge within {self.settings.timeout:g} s") from error
+            await self._connect_in_time()
         except BaseException:
             await self.close()
             raise
@@ -149,7 +148,13 @@ class UeSession:
         await self.close()
 
     async def close(self) -> None:
-        """Say goodbye and free everything. May be called again."""
+        """Say goodbye and free everything. May be called again, and at any time."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # Shielded, because a close of which half is done could not be resumed.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._run is not None:
             await self._run.aclose()
         if self._set is not None:
@@ -157,8 +162,9 @@ class UeSession:
         self._end("the session was closed")
         await self._stack.aclose()
         for executor in (self.worker, self.chores):
-            executor.shutdown(wait=False)
-            await asyncio.to_thread(executor.shutdown)
+            # What still runs is waited for without blocking the loop; then its one thread is idle and ends at once.
+            await asyncio.get_running_loop().run_in_executor(executor, _nothing)
+            executor.shutdown()
 
     def run(
         self,
@@ -225,12 +231,27 @@ class UeSession:
 
     # Connecting (TR 26.927 clause 5.3.5, steps 3 to 13).
 
+    async def _connect_in_time(self) -> None:
+        limit = self.settings.timeout
+        try:
+            async with asyncio.timeout(limit) as self._connecting:
+                await self._connect()
+        except NegotiationTimeout:
+            raise
+        except TimeoutError as error:
+            if self._lost is not None:
+                raise ConnectionLost(self._lost) from error
+            raise NegotiationTimeout(f"no session within {limit:g} s: {self._waiting_for}") from error
+        finally:
+            self._connecting = None
+
     async def _connect(self) -> None:
         settings = self.settings
+        self._waiting_for = "no connection to the edge"
         offered = await self._loop.run_in_executor(self.chores, self._offered_points)
         fps = settings.fps or DEFAULT_FPS
-        # The likely head loads while the network does its part.
-        loading = self._loop.run_in_executor(self.worker, self._load, offered[0])
+        # The likely head loads while the network does its part; when that fails, nobody asks how loading went.
+        loading = self.worker.submit(self._load, offered[0])
         client = SignalingClient(settings.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
         signaling = await self._stack.enter_async_context(client)
         signaling.closed.add_done_callback(self._on_signaling_closed)
@@ -241,15 +262,19 @@ class UeSession:
         peer.on_dropped = self._on_dropped
         peer.on_closed = self._end
         offers = [point.offer(fps) for point in offered]
+        self._waiting_for = "the edge did not answer the offer"
         answer = await signaling.connect(await peer.create_offer(attributes_of(offers)))
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
         await peer.accept_answer(answer)
-        device = await loading
+        self._waiting_for = "the model's first part was still being made or loaded"
+        device = await asyncio.wrap_future(loading)
         if not device.point.matches(active):
             point = next(point for point in offered if point.matches(active))
             device = await self._loop.run_in_executor(self.worker, self._load, point)
+        self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
         await peer.opened(settings.timeout)
         self._device = device
+        self._waiting_for = "the edge did not acknowledge the parameter set"
         await self._announce(active.fps)
 
     def _offered_points(self) -> list[OperatingPoint]:
@@ -285,8 +310,6 @@ class UeSession:
         )
         self._say(self._set)
         await self._set_answered.wait()
-        if self._lost is not None:
-            raise ConnectionLost(self._lost)
         if not self._sets.usable(self._set.id):
             raise ProtocolError("the edge refused the parameter set that follows from its own answer")
 
@@ -316,7 +339,8 @@ class UeSession:
         if self._lost is not None:
             return
         self._lost = reason
-        self._set_answered.set()
+        if self._connecting is not None:
+            self._connecting.reschedule(self._loop.time())
         for entry in self._ledger.clear():
             self._finish(entry.item, "lost", dropped_at="network")
         self._settled.set()
@@ -364,18 +388,24 @@ class UeSession:
         in_flight = self._ledger.close(result.frame_id)
         if in_flight is None:
             self.counters["results_too_late"] += 1
-        elif (result.capture_us, result.slices) != (in_flight.capture_us, len(in_flight.unit_sizes)):
-            raise ProtocolError("a result contradicts the frame that it answers")
-        else:
+            return
+        try:
             self._answered(in_flight, result)
-        self._closed_one()
+        except ProtocolError:
+            self._finish(in_flight, "error", dropped_at="result")
+            raise
+        finally:
+            self._closed_one()
 
     def _on_dropped(self, dropped: Dropped) -> None:
         in_flight = self._ledger.close(dropped.frame_id)
         if in_flight is not None:
             sent = sum(in_flight.unit_sizes[: dropped.slices_sent])
-            where = "sender" if dropped.reason is DropReason.REPLACED else "sender deadline"
-            self._finish(in_flight, "skipped", dropped_at=where, bytes_sent=sent)
+            if dropped.reason is DropReason.CLOSED:
+                self._finish(in_flight, "lost", dropped_at="network", bytes_sent=sent)
+            else:
+                where = "sender" if dropped.reason is DropReason.REPLACED else "sender deadline"
+                self._finish(in_flight, "skipped", dropped_at=where, bytes_sent=sent)
         self._closed_one()
 
     def _expire(self) -> None:
@@ -389,18 +419,22 @@ class UeSession:
             self._settled.set()
 
     def _answered(self, in_flight: _InFlight, result: Result) -> None:
+        """Take the edge's word on a frame. Raises ProtocolError when that makes no sense."""
+        if (result.capture_us, result.slices) != (in_flight.capture_us, len(in_flight.unit_sizes)):
+            raise ProtocolError("a result contradicts the frame that it answers")
         detections: Detections | None = None
-        if result.output_kind == OUTPUT_DETECTIONS:
+        if result.status.has_output:
+            if result.output_kind != OUTPUT_DETECTIONS:
+                raise ProtocolError(f"a result with an output of kind {result.output_kind}, expected detections")
             found = parse_detections(result.output)
             labels = self.point.card.labels
             if len(found) and int(found.classes.max()) >= len(labels):
-                self._finish(in_flight, "error", dropped_at="result")
                 raise ProtocolError(f"a result with class {found.classes.max()}, the model has {len(labels)}")
             detections = self._device_part.place(found.at_least(self._threshold), in_flight.frame)
         self._finish(
             in_flight,
             _STATUS[result.status],
-            dropped_at=None if detections else "edge",
+            dropped_at="edge" if detections is None else None,
             result=result,
             detections=detections,
         )
@@ -433,6 +467,10 @@ class UeSession:
                 completed=completed,
             )
         )
+
+
+def _nothing() -> None:
+    """What a thread does that shall only be waited for."""
 
 
 def _timings(in_flight: _InFlight, result: Result | None, completed: float) -> Timings:

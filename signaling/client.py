@@ -135,7 +135,7 @@ class SignalingClient:
                     headers=self._headers,
                     ssl=self._ssl,
                     heartbeat=HEARTBEAT,
-                    max_msg_size=MAX_MESSAGE,
+                    max_msg_size=MAX_MESSAGE + 1,  # aiohttp refuses a message of just this size
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
                 )
         except aiohttp.WSServerHandshakeError as error:

@@ -172,8 +172,7 @@ def _write(message: ControlMessage) -> dict[str, Any]:
             return {"type": "report", "figures": dict(figures)}
         case PeerFailure(code, detail):
             return {"type": "error", "code": code, "detail": printable(detail[:MAX_TEXT])}
-        case Bye(reason):
-            return {"type": "bye", "reason": printable(reason[:MAX_TEXT])}
+    return {"type": "bye", "reason": printable(message.reason[:MAX_TEXT])}
 
 
 def _read_set(fields: dict[str, Any]) -> ParameterSet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from signaling.aisplit import MAX_OFFERS, Direction, SplitOffer
 from signaling.problems import NO_COMMON_OPERATING_POINT, make_problem, rejection
@@ -93,18 +94,12 @@ def check_answer(offered: Sequence[SplitOffer], answered: Sequence[SplitOffer]) 
 
 
 def _difference(offer: SplitOffer, alternatives: Sequence[SplitOffer]) -> str:
-    """In which respect the preferred offer is not to be had: the first one in which nothing that is left agrees."""
-    aspects: dict[str, Callable[[SplitOffer], object]] = {
-        "model": lambda split: split.digest,
-        "partition": lambda split: split.partition,
-        "direction": lambda split: split.direction,
-        "head": lambda split: split.head,
-        "profile": lambda split: split.profile,
-        "calibration": lambda split: split.calibration,
-    }
-    left = alternatives
-    for name, aspect in aspects.items():
-        left = [split for split in left if aspect(split) == aspect(offer)]
-        if not left:
-            return f"the {name} of the preferred offer is not served here"
-    raise AssertionError("an acceptable offer was refused")
+    """Why the preferred offer is not to be had: in what it first departs from the most similar alternative."""
+    names = ("model", "partition", "head", "profile", "calibration", "direction")
+    agreement = max((_common(offer.operating_point, split.operating_point) for split in alternatives), default=0)
+    return f"the {names[agreement]} of the preferred offer is not served here"
+
+
+def _common(one: tuple[object, ...], other: tuple[object, ...]) -> int:
+    """Length of the common beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=True)))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from signaling.auth import TokenGuard
@@ -31,6 +31,8 @@ HEARTBEAT = 30.0
 """Seconds between WebSocket pings; a socket whose pong takes half of that is dead."""
 RETRY_AFTER = 5
 """Seconds."""
+MAX_UNSENT = 65_536
+"""Bytes that a client may leave unread before the next send waits for it."""
 MAX_SOCKETS = 1_024
 MAX_HANDSHAKES = 64
 """TCP connections beyond the open sockets: HTTP requests and WebSocket upgrades under way."""
@@ -85,7 +87,7 @@ class SignalingServer:
             logger=_DiscreetLogger(logger),
             keepalive_timeout=FIRST_MESSAGE_TIMEOUT,  # also counts from the beginning of a connection
             lingering_time=CLOSE_TIMEOUT,
-            shutdown_timeout=CLOSE_TIMEOUT,
+            shutdown_timeout=2 * CLOSE_TIMEOUT,  # sockets take CLOSE_TIMEOUT at most to end by themselves
         )
         await runner.setup()
         try:
@@ -105,7 +107,8 @@ class SignalingServer:
             return
         runner, server, self._runner, self._server = self._runner, self._server, None, None
         server.close()
-        await asyncio.gather(*(session.disconnect(WSCloseCode.GOING_AWAY) for session in self._sessions))
+        for session in self._sessions:
+            session.leave()
         await runner.cleanup()
         await server.wait_closed()
 
@@ -129,7 +132,8 @@ class SignalingServer:
             timeout=CLOSE_TIMEOUT,
             heartbeat=HEARTBEAT,
             compress=False,  # a few bytes would unpack to the limit
-            max_msg_size=MAX_MESSAGE,
+            max_msg_size=MAX_MESSAGE + 1,  # aiohttp refuses a message of just this size
+            writer_limit=MAX_UNSENT,
         )
         session = SignalingSession(socket, request, self._handler)
         self._sessions.add(session)  # before the first await: the limit holds however many come at once

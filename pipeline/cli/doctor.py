@@ -18,7 +18,7 @@ Examples:
   splitrtc doctor --camera /dev/video2 --json
 """
 
-SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
+COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
 @click.command(epilog=EXAMPLES)
@@ -39,9 +39,10 @@ def doctor(camera: str, provider: str, listen: str, as_json: bool, log_level: st
     with console.status("looking"):
         for finding in examine(camera, provider, listen):
             findings.append(finding)
-            console.print(f"{SIGNS[finding.verdict]:<20} [bold]{finding.subject:<16}[/] {escape(finding.detail)}")
+            sign = f"[{COLOURS[finding.verdict]}]{finding.verdict:<6}[/]"
+            console.print(f"{sign} [bold]{finding.subject:<16}[/] {escape(finding.detail)}")
             if finding.advice:
-                console.print(f"{'':25}{escape(finding.advice)}", style="dim")
+                console.print(f"{'':24}{escape(finding.advice)}", style="dim")
     if as_json:
         echo_json([dataclasses.asdict(finding) for finding in findings])
     return int(any(finding.verdict == "wrong" for finding in findings))

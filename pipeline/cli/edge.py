@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.cli.common import common_options, echo_json, option, read_token, set_up_logging
+from pipeline.cli.common import common_options, echo_json, option, read_token, run_async, set_up_logging
 from pipeline.settings import DEFAULT_LISTEN, MAX_SESSIONS, EdgeSettings
 
 __all__ = ["edge"]
@@ -64,6 +63,6 @@ def edge(
     settings = EdgeSettings(token=read_token(token, token_file), **flags)
     from pipeline.edge import serve_until_stopped
 
-    summary = asyncio.run(serve_until_stopped(settings, ready_file))
+    summary = run_async(serve_until_stopped(settings, ready_file))
     if as_json:
         echo_json(summary)

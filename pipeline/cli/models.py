@@ -53,6 +53,7 @@ def models(folders: tuple[Path, ...], as_json: bool, log_level: str, debug: bool
 
 def _card_table(card: ModelCard) -> RenderableType:
     from rich.table import Table
+    from rich.text import Text
 
     cuts = [
         f"{cut.name}{' (default)' if cut.default else ''}: {', '.join(cut.tensors)}  {card.partition_id(cut)}"
@@ -75,5 +76,5 @@ def _card_table(card: ModelCard) -> RenderableType:
         ("licence", card.licence),
         ("source", card.source),
     ):
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # brackets in a plain string would be taken for markup
     return table

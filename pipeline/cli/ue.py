@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.cli.common import common_options, echo_json, echo_table, option, read_token, set_up_logging
+from pipeline.cli.common import common_options, echo_json, echo_table, option, read_token, run_async, set_up_logging
 from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, UeSettings
 from splitrtc_errors import BadArgument
 
@@ -101,7 +100,7 @@ def ue(
     from pipeline.live import play
 
     live = sys.stderr.isatty()
-    summary = asyncio.run(play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live))
+    summary = run_async(play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live))
     if as_json:
         echo_json(summary)
     elif not live:

@@ -119,16 +119,8 @@ class SinkRunner:
             self.error = SinkError(f"{self.sink.name} did not finish within {timeout:g} s")
 
     def _run(self, info: StreamInfo) -> None:
-        try:
-            try:
-                self._serve(info)
-            finally:
-                self.sink.close()
-        except SplitRtcError as error:
-            self.error = error
-        except Exception as error:  # a sink of the user's own may raise anything
-            self.error = SinkError(f"{self.sink.name} failed: {type(error).__name__}: {error}")
-            self.error.__cause__ = error
+        self._guard(lambda: self._serve(info))
+        self._guard(self.sink.close)
         with self._changed:
             self._ended = True
             self.dropped += len(self._waiting)
@@ -137,6 +129,17 @@ class SinkRunner:
         self._opened.set()
         if early and self._on_end is not None:
             self._on_end(self)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Run a step of the sink; the first failure is the one that counts."""
+        try:
+            step()
+        except SplitRtcError as error:
+            self.error = self.error or error
+        except Exception as error:  # a sink of the user's own may raise anything
+            failure = SinkError(f"{self.sink.name} failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self.error = self.error or failure
 
     def _serve(self, info: StreamInfo) -> None:
         self.sink.open(info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ __all__ = ["VIDEO_SUFFIXES", "VideoSink"]
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 TIME_BASE = Fraction(1, 90_000)
 ENCODER: Final = "libx264"
-ENCODER_OPTIONS = {"crf": "26", "preset": "veryfast"}
+ENCODER_OPTIONS = {"crf": "26", "preset": "superfast"}  # a third less work than veryfast: the model needs it more
 NOMINAL_FPS = 30
 """For the file's header where the source does not know its rate; pictures have their own times."""
 
@@ -81,9 +82,9 @@ class VideoSink(Sink):
         if container is None:
             return
         try:
-            if self._stream is not None:
-                container.mux(self._stream.encode(None))
-            container.close()
+            with contextlib.closing(container):
+                if self._stream is not None:
+                    container.mux(self._stream.encode(None))
         except (av.error.FFmpegError, OSError) as error:
             raise SinkError(f"cannot finish {self.name}: {error.strerror}") from error
         if self._stream is None:

@@ -27,10 +27,8 @@ MAX_DAMAGED = 100
 SINGLE_THREAD_PIXELS = 1920 * 1088
 """Up to this size one thread decodes in a few milliseconds; more threads only cost memory and delay."""
 
-_NETWORK_OPTIONS = {
-    "rtsp_flags": "prefer_tcp",  # over UDP every lost packet is a grey smear, which a detector takes for an object
-    "protocol_whitelist": "rtsp,rtp,udp,tcp,tls,http,https,httpproxy,crypto",  # a playlist must not open local files
-}
+# Over UDP every lost packet is a grey smear, which a detector takes for an object.
+_NETWORK_OPTIONS = {"rtsp_flags": "prefer_tcp"}
 
 
 class _Video(Source):

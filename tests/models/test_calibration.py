@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from numpy.typing import NDArray
 
 from models import calibration as module
 from models.calibration import Calibration, TensorCalibration, calibration_bytes, collect, main
-from models.codecs import make_encoder, needs_calibration, parse_profile
+from models.codecs import make_decoder, make_encoder, needs_calibration, parse_profile
+from models.detection import Detections, Detector
 from models.identity import bytes_digest, partition_id
+from models.partition import PartitionStore
+from models.preprocess import Preprocessor
+from models.runtime import load_submodel
 from models.tensor import TensorSpec
 from models.zoo import Zoo
 from splitrtc_errors import BadArgument, CodecError, ModelFileError
@@ -175,7 +181,7 @@ def test_mutated_files_are_read_or_refused() -> None:
     assert 0 < refused < 4 * len(good)
 
 
-@given(hnp.arrays(np.float32, (3, 5), elements=st.floats(-1e38, 1e38, width=32)))
+@given(hnp.arrays(np.float32, (3, 5), elements=st.floats(-(2.0**126), 2.0**126, width=32)))
 def test_writing_keeps_every_float32(values: NDArray[np.float32]) -> None:
     low, mean, high = np.sort(values, axis=0)
     tensor = TensorCalibration("a", 0, low, high, mean)
@@ -197,20 +203,14 @@ def test_writing_refuses_what_cannot_be_read() -> None:
 
 
 def test_ranges_are_percentiles_per_channel_over_all_frames() -> None:
-    # Channel 0 of all frames together holds 0..10000 once, channel 1 their negatives.
-    numbers = np.random.default_rng(1).permutation(10_001).astype(np.float32)
-    frames = [[np.stack([part, -part])[None, ...]] for part in np.split(numbers, [4000])]
-    (tensor,) = (
-        collect([frame], [TensorSpec("a", "float32", frame[0].shape)], 1)[0] for frame in [[np.concatenate([f[0] for f in frames], axis=2)]]
-    )
-    spec = TensorSpec("a", "float32", (1, 2, 73, 137))
-    whole = np.stack([numbers.reshape(73, 137), -numbers.reshape(73, 137)])[None]
-    (found,) = collect([[whole]], [spec], 1)
-    for result in (tensor, found):
-        assert (result.name, result.axis) == ("a", 1)
-        assert result.low.tolist() == [100, -9900]
-        assert result.high.tolist() == [9900, -100]
-        assert result.mean.tolist() == [5000, -5000]
+    # Both frames together hold 0 to 10 005 once in channel 0, and the negatives in channel 1.
+    numbers = np.random.default_rng(1).permutation(10_006).astype(np.float32)
+    frames = [[np.stack([part, -part])[None]] for part in np.split(numbers, 2)]
+    (tensor,) = collect(frames, [TensorSpec("a", "float32", (1, 2, 5003))], 20)
+    assert (tensor.name, tensor.axis) == ("a", 1)
+    assert tensor.low.tolist() == [2001, -8004]
+    assert tensor.high.tolist() == [8004, -2001]
+    assert tensor.mean.tolist() == [5002.5, -5002.5]
 
 
 def test_several_frames_and_tensors_are_collected_each_by_itself() -> None:
@@ -283,6 +283,50 @@ def test_the_default_partition_can_be_coded_by_every_recommended_profile() -> No
         assert encoder.encode(1, [np.zeros((1, 64, 19, 19), np.float32)]).slices
 
 
+def agreement(expected: Detections, found: Detections) -> tuple[int, int]:
+    """How many detections have a partner of the same class with an IoU of 0.5 or more, and how many there are."""
+    free = set(range(len(expected)))
+    pairs = 0
+    for box, label in zip(found.xyxy, found.classes, strict=True):
+        low, high = np.maximum(box[:2], expected.xyxy[:, :2]), np.minimum(box[2:], expected.xyxy[:, 2:])
+        shared = np.prod(np.clip(high - low, 0, None), axis=1)
+        areas = [np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (box, expected.xyxy)]
+        overlap = shared / (areas[0] + areas[1] - shared)
+        partners = [i for i in free if expected.classes[i] == label and overlap[i] >= 0.5]
+        if partners:
+            free.remove(max(partners, key=lambda i: overlap[i]))
+            pairs += 2
+    return pairs, len(expected) + len(found)
+
+
+@pytest.mark.parametrize(("profile", "size", "f1"), [("q4-zstd", 9500, 0.93), ("q8-zstd", 23000, 0.98)])
+def test_the_default_calibration_keeps_the_detections(profile: str, size: int, f1: float, shared_dir: Path) -> None:
+    import cv2
+
+    card = Zoo().get()
+    path = card.calibration_path(card.default_partition)
+    assert path is not None
+    calibration = Calibration.load(path)
+    partition = PartitionStore().get(card, card.default_partition.tensors)
+    whole, head, tail = (load_submodel(part, "cpu") for part in (card.path, partition.head_path, partition.tail_path))
+    encoder = make_encoder(parse_profile(profile), partition.crossing, calibration, 1140)
+    decoder = make_decoder(parse_profile(profile), partition.crossing, calibration)
+    preprocessor, detector = Preprocessor(card), Detector(card, score=0.3)
+    sizes, pairs = [], []
+    pictures = sorted((shared_dir / "data" / "images").glob("*.jpg"))[1::4]  # none of which it was made from
+    for number, picture in enumerate(pictures):
+        image = cv2.imread(str(picture))
+        assert image is not None
+        prepared = [preprocessor.prepare(image)]
+        slices = encoder.encode(number, head.run(prepared)).slices
+        found = detector.decode(tail.run(decoder.decode(number, slices).tensors))
+        sizes.append(sum(map(len, slices)))
+        pairs.append(agreement(detector.decode(whole.run(prepared)), found))
+    assert np.mean(sizes) < size
+    matched, total = np.sum(pairs, axis=0)
+    assert matched / total > f1
+
+
 # The script
 
 
@@ -308,7 +352,9 @@ def script(pictures: Path) -> Callable[..., int]:
     return run
 
 
-def test_the_script_makes_a_file(script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_makes_a_file(
+    script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "made.json"
     assert script("--out", str(out), "--every", "2") == 0
     calibration = Calibration.load(out)
@@ -318,19 +364,40 @@ def test_the_script_makes_a_file(script: Callable[..., int], tmp_path: Path, cap
     assert (calibration.of("Conv__979:0").low < calibration.of("Conv__979:0").high).all()
 
 
-def test_the_script_writes_to_where_the_card_says(
-    script: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundled_card = Zoo().get()
-    value = bundled_card.to_json()
-    value["name"] = "copy"
+@pytest.fixture
+def other_zoo(tmp_path: Path) -> Path:
+    """A folder with a model of which one partition has a calibration file and the other has none."""
+    card = Zoo().get()
+    data = card.path.read_bytes() + b"\x32\x05other"  # a doc_string: the same model with another digest
+    value = card.to_json() | {"name": "other", "digest": bytes_digest(data), "size": len(data)}
     value["partitions"][0]["calibration"] = "mine.json"
-    for partition in value["partitions"][1:]:
-        partition.pop("calibration", None)
-    folder = tmp_path / "zoo" / "copy"
-    folder.mkdir(parents=True)
-    (folder / "card.json").write_text(json.dumps(value))
-    return None
+    del value["partitions"][1]["calibration"]
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    (folder / "card.json").write_text(json.dumps(value), encoding="utf-8")
+    (folder / card.file).write_bytes(data)
+    return folder
+
+
+def test_the_script_writes_where_the_card_says(
+    script: Callable[..., int], other_zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--zoo", str(other_zoo), "--model", "other", "--made-from", "stripes", "--percentile", "1")
+    assert script(*options) == 0
+    calibration = Calibration.load(other_zoo / "mine.json")
+    assert calibration.made_from == "stripes"
+    assert calibration.model == Zoo([other_zoo]).get("other").digest
+    assert script(*options, "--partition", "bottleneck_12") == 2
+    assert "say where with --out" in capsys.readouterr().err
+
+
+def test_the_script_refuses_what_is_no_picture(
+    script: Callable[..., int], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "3.jpg").write_text("no picture")
+    assert script("--out", str(tmp_path / "x.json")) == 4
+    assert "cannot read the picture" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -351,3 +418,10 @@ def test_the_script_says_what_is_wrong(
     assert captured.err.startswith("error: ")
     assert reason in captured.err
     assert captured.out == ""
+
+
+def test_the_script_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "models.calibration", "--model", "nobody", "--images", "."]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith("error: no model 'nobody'")

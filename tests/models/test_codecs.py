@@ -103,7 +103,9 @@ def specs_of(vector: dict[str, Any]) -> list[TensorSpec]:
 
 def arrays(specs: Sequence[TensorSpec], elements: Sequence[str]) -> list[NDArray[Any]]:
     return [
-        np.frombuffer(bytes.fromhex(text), np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype).reshape(spec.shape)
+        np.frombuffer(bytes.fromhex(text), np.dtype(spec.dtype).newbyteorder("<"))
+        .astype(spec.dtype)
+        .reshape(spec.shape)
         for spec, text in zip(specs, elements, strict=True)
     ]
 

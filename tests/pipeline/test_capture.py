@@ -21,12 +21,7 @@ LATE = 5.0
 
 def all_frames(capture: Capture) -> list[Frame]:
     """What the capture gives until its end."""
-    frames = []
-    while not capture.finished:
-        frame = capture.get(LATE)
-        if frame is not None:
-            frames.append(frame)
-    return frames
+    return list(iter(lambda: capture.get(LATE), None))
 
 
 class Scripted(Source):

@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 
-from rtc.channels import CHANNELS, CONTROL, INTERMEDIATE, RESULT, ChannelIds, channel_ids, channel_maps
-from rtc.sdp import ChannelMap
+from rtc.channels import (
+    CHANNELS,
+    CONTROL,
+    INTERMEDIATE,
+    RESULT,
+    ChannelIds,
+    channel_ids,
+    channel_maps,
+    intermediate_attributes,
+)
+from rtc.sdp import ChannelAttribute, ChannelMap, add_channel_attributes
 from splitrtc_errors import BadArgument, ProtocolError
+
+SDP = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"
 
 
 def test_the_three_lines_are_those_of_the_protocol() -> None:
@@ -83,3 +94,21 @@ def test_control_is_reliable_and_the_others_never_wait() -> None:
     assert (CONTROL.ordered, CONTROL.max_retransmits) == (True, None)
     assert (INTERMEDIATE.ordered, INTERMEDIATE.max_retransmits) == (False, 0)
     assert (RESULT.ordered, RESULT.max_retransmits) == (False, 0)
+
+
+def test_attributes_of_the_intermediate_channel_are_found_whatever_its_id() -> None:
+    ids = ChannelIds(control=6, intermediate=10, result=8)
+    wanted = ChannelAttribute(10, "ai-split", "1 model=a")
+    foreign = ChannelAttribute(6, "ai-split", "1 model=b")
+    sdp = add_channel_attributes(SDP, channel_maps(ids), [foreign, wanted])
+    assert intermediate_attributes(sdp) == [("ai-split", "1 model=a")]
+
+
+def test_a_description_without_channels_has_no_attributes() -> None:
+    assert intermediate_attributes(SDP) == []
+
+
+def test_a_description_with_some_of_the_channels_is_refused() -> None:
+    sdp = add_channel_attributes(SDP, channel_maps()[:2])
+    with pytest.raises(ProtocolError, match=r"splitrtc\.result\.v1"):
+        intermediate_attributes(sdp)

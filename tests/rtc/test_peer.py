@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -16,7 +17,7 @@ from rtc.peer import MAX_CONTROL_BACKLOG, MAX_RESULT_BACKLOG, IceServer, Peer
 from rtc.results import parse_result
 from rtc.sdp import read_channel_attributes
 from rtc.transport import gather_only_on
-from rtc.units import Unit, parse_unit
+from rtc.units import parse_unit
 from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, Unreachable
 
 LOOPBACK = "127.0.0.1"
@@ -48,8 +49,21 @@ async def _nothing_is_left() -> AsyncIterator[None]:
     assert sockets() <= open_sockets
 
 
-def inbox() -> asyncio.Queue[object]:
-    return asyncio.Queue()
+class Inbox:
+    """What a callback got, to be waited for."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[object] = asyncio.Queue()
+
+    def put(self, item: object) -> None:
+        self._queue.put_nowait(item)
+
+    async def get(self) -> Any:
+        return await asyncio.wait_for(self._queue.get(), SECONDS)
+
+    @property
+    def empty(self) -> bool:
+        return self._queue.empty()
 
 
 # Negotiation
@@ -113,8 +127,8 @@ async def test_ipv6_loopback(connect: Connect) -> None:
     except OSError:
         pytest.skip("no IPv6 on this machine")
     async with Peer(bind="::1") as ue, Peer(bind="::1") as edge:
-        got = inbox()
-        edge.on_control = got.put_nowait
+        got = Inbox()
+        edge.on_control = got.put
         await connect(ue, edge)
         ue.send_control("hello")
         assert await got.get() == "hello"
@@ -197,8 +211,8 @@ async def test_nobody_answers() -> None:
 
 async def test_no_path_to_the_peer() -> None:
     async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
-        reasons = inbox()
-        ue.on_closed = reasons.put_nowait
+        reasons = Inbox()
+        ue.on_closed = reasons.put
         answer = await edge.create_answer(await ue.create_offer())
         await ue.accept_answer(without(r"a=candidate:.*\r\n")(answer))
         with pytest.raises(Unreachable, match="ICE"):
@@ -220,10 +234,10 @@ async def test_somebody_else_answers_in_the_peers_place() -> None:
 
 async def test_messages_reach_their_callbacks(pair: Pair) -> None:
     ue, edge = pair
-    control, intermediate, result = inbox(), inbox(), inbox()
-    edge.on_control = control.put_nowait
-    edge.on_intermediate = intermediate.put_nowait
-    ue.on_result = result.put_nowait
+    control, intermediate, result = Inbox(), Inbox(), Inbox()
+    edge.on_control = control.put
+    edge.on_intermediate = intermediate.put
+    ue.on_result = result.put
     ue.send_control('{"type": "report"}')
     ue._channels[1].send(b"unit")
     assert edge.send_result(b"result")
@@ -236,8 +250,8 @@ async def test_messages_reach_their_callbacks(pair: Pair) -> None:
 async def test_messages_that_nobody_asked_for_do_no_harm(pair: Pair) -> None:
     ue, edge = pair
     ue.send_control("one")
-    got = inbox()
-    edge.on_control = got.put_nowait
+    got = Inbox()
+    edge.on_control = got.put
     ue.send_control("two")
     assert await got.get() in ("one", "two")
     assert edge.counters.failed_callbacks == 0
@@ -245,9 +259,9 @@ async def test_messages_that_nobody_asked_for_do_no_harm(pair: Pair) -> None:
 
 async def test_wrong_type_of_message_is_counted_and_dropped(pair: Pair) -> None:
     ue, edge = pair
-    texts, units = inbox(), inbox()
-    edge.on_control = texts.put_nowait
-    edge.on_intermediate = units.put_nowait
+    texts, units = Inbox(), Inbox()
+    edge.on_control = texts.put
+    edge.on_intermediate = units.put
     control, intermediate, _ = ue._channels
     control.send(b"bytes")
     control.send("text")
@@ -271,10 +285,10 @@ async def test_failing_callbacks_close_nothing(pair: Pair, caplog: pytest.LogCap
     edge.on_control = stumble
     ue._channels[1].send(b"unit")
     ue.send_control("text")
-    got = inbox()
-    ue.on_control = got.put_nowait
-    edge_got = inbox()
-    edge.on_result = edge_got.put_nowait
+    got = Inbox()
+    ue.on_control = got.put
+    edge_got = Inbox()
+    edge.on_result = edge_got.put
     ue._channels[2].send(b"after the others")
     assert await edge_got.get() == b"after the others"
     assert (edge.counters.malformed, edge.counters.failed_callbacks) == (1, 1)
@@ -316,8 +330,8 @@ async def test_control_messages_do_not_pile_up_without_end(pair: Pair) -> None:
 
 async def test_results_that_would_be_late_are_dropped(pair: Pair) -> None:
     ue, edge = pair
-    got = inbox()
-    ue.on_result = got.put_nowait
+    got = Inbox()
+    ue.on_result = got.put
     results = [bytes([number]) * 1_024 for number in range(32)]
     kept = [result for result in results if edge.send_result(result)]
     assert len(kept) == MAX_RESULT_BACKLOG // 1_024 + 1
@@ -330,22 +344,32 @@ async def test_results_that_would_be_late_are_dropped(pair: Pair) -> None:
 
 async def test_both_sides_show_that_they_live(pair: Pair) -> None:
     ue, edge = pair
-    units, results = inbox(), inbox()
-    edge.on_intermediate = units.put_nowait
-    ue.on_result = results.put_nowait
+    units, results = Inbox(), Inbox()
+    edge.on_intermediate = units.put
+    ue.on_result = results.put
     unit, result = await units.get(), await results.get()
-    assert isinstance(unit, bytes)
-    assert isinstance(result, bytes)
     assert parse_unit(unit).heartbeat
     assert abs(parse_unit(unit).capture_us / 1e6 - time.monotonic()) < SECONDS
     assert parse_result(result).heartbeat
     assert ue.counters.heartbeats_sent >= 1
 
 
+async def test_heartbeats_keep_an_idle_connection(connect: Connect) -> None:
+    async with Peer(bind=LOOPBACK, timeout=0.75) as ue, Peer(bind=LOOPBACK, timeout=0.75) as edge:
+        await connect(ue, edge)
+        results = Inbox()
+        ue.on_result = results.put
+        for _ in range(3):
+            await results.get()
+        assert not ue.closed.is_set()
+        assert not edge.closed.is_set()
+        assert ue.counters.heartbeats_sent <= 4
+
+
 async def test_silent_peer_is_lost(connect: Connect) -> None:
     async with Peer(bind=LOOPBACK, timeout=0.125) as ue, Peer(bind=LOOPBACK) as edge:
-        reasons = inbox()
-        ue.on_closed = reasons.put_nowait
+        reasons = Inbox()
+        ue.on_closed = reasons.put
         await connect(ue, edge)
         assert await reasons.get() == "nothing heard from the peer for 0.125 s"
         assert ue.closed.is_set()
@@ -358,18 +382,18 @@ async def test_own_standstill_is_not_the_peers_silence(connect: Connect) -> None
     jump = [0.0]
     async with Peer(bind=LOOPBACK, clock=lambda: time.monotonic() + jump[0]) as ue, Peer(bind=LOOPBACK) as edge:
         await connect(ue, edge)
-        units: asyncio.Queue[Unit] = asyncio.Queue()
-        edge.on_intermediate = lambda data: units.put_nowait(parse_unit(data))
+        units = Inbox()
+        edge.on_intermediate = units.put
         jump[0] = 3_600.0
         # The heartbeat comes from the same look at the clock that would have found the peer lost.
-        assert (await units.get()).capture_us / 1e6 > time.monotonic() + 3_000
+        assert parse_unit(await units.get()).capture_us / 1e6 > time.monotonic() + 3_000
         assert not ue.closed.is_set()
 
 
 async def test_no_heartbeat_behind_messages_that_wait(pair: Pair) -> None:
     ue, edge = pair
-    got = inbox()
-    edge.on_intermediate = got.put_nowait
+    got = Inbox()
+    edge.on_intermediate = got.put
     ue._channels[1].send(b"waiting")
     ue._send_heartbeat(0.0)
     ue._channels[1].send(b"next")
@@ -382,16 +406,18 @@ async def test_no_heartbeat_behind_messages_that_wait(pair: Pair) -> None:
 
 async def test_closing_tells_the_other_side_and_nobody_here(pair: Pair) -> None:
     ue, edge = pair
-    here, there = inbox(), inbox()
-    ue.on_closed = here.put_nowait
-    edge.on_closed = there.put_nowait
+    here, there = Inbox(), Inbox()
+    ue.on_closed = here.put
+    edge.on_closed = there.put
     await ue.close()
     assert await there.get() == "the peer closed the connection"
     await edge.close()
     assert ue.closed.is_set()
     assert ue.close_reason == "closed by this side"
-    assert here.empty()
-    assert there.empty()
+    assert ue._timer is not None
+    assert ue._timer.cancelled()
+    assert here.empty
+    assert there.empty
 
 
 async def test_closing_before_anything_happened() -> None:

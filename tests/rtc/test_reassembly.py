@@ -96,6 +96,12 @@ def test_frame_overtaken_before_its_first_slice_comes_out_at_once(reassembler: R
     assert reassembler.counters.stale == 1
 
 
+def test_frame_stays_overtaken_when_an_older_one_is_complete(reassembler: Reassembler) -> None:
+    reassembler.receive(unit(5, count=1), 0.0)
+    assert ids(reassembler.receive(unit(3, count=1), 0.0)) == [3]
+    assert ids(reassembler.receive(unit(4), 0.0)) == [4]
+
+
 def test_frame_older_than_an_expired_one_still_gets_its_time(reassembler: Reassembler) -> None:
     reassembler.receive(unit(2), 0.0)
     reassembler.poll(DEADLINE)
@@ -151,6 +157,12 @@ def test_unit_at_odds_with_its_frame_is_dropped(reassembler: Reassembler, change
     assert reassembler.counters.conflicting == 1
     (frame,) = reassembler.poll(DEADLINE)
     assert contents(frame) == [b"5:0", None, None]
+
+
+def test_unit_with_another_reference_is_dropped(reassembler: Reassembler) -> None:
+    reassembler.receive(unit(5, 0, intra=False, reference=4), 0.0)
+    assert reassembler.receive(unit(5, 1, intra=False, reference=3), 0.0) == []
+    assert reassembler.counters.conflicting == 1
 
 
 def test_frame_beyond_the_limit_is_cut_off() -> None:
@@ -240,6 +252,16 @@ def test_history_survives_many_newer_frames(reassembler: Reassembler) -> None:
     reassembler.receive(unit(100_000, count=1), 0.0)
     assert reassembler.history(40) == 0
     assert reassembler.history(100_001) == 1
+
+
+def test_memory_of_frames_is_bounded(reassembler: Reassembler) -> None:
+    reassembler.set_deadline(2, 4 * DEADLINE)
+    reassembler.receive(unit(1, aips_id=2), 0.0)
+    for frame_id in range(10_000, 11_000):
+        reassembler.receive(unit(frame_id), 0.0)
+        reassembler.poll(DEADLINE)
+    assert ids(reassembler.poll(4 * DEADLINE)) == [1]
+    assert reassembler._dispatched.bits.bit_length() == 256
 
 
 class Model(RuleBasedStateMachine):

@@ -12,6 +12,7 @@ from rtc.sender import Dropped, DropReason, OutgoingFrame, SliceScheduler, UnitS
 from rtc.units import parse_unit, units_of_frame
 
 NEVER = float("inf")
+SECONDS = 20.0
 
 
 def frame(frame_id: int, count: int = 2, deadline: float = NEVER) -> OutgoingFrame:
@@ -156,6 +157,9 @@ class Receiver:
         self._reassembler.set_deadline(1, 60.0)
         edge.on_intermediate = self._receive
 
+    async def frame(self) -> ReceivedFrame:
+        return await asyncio.wait_for(self.frames.get(), SECONDS)
+
     def _receive(self, data: bytes) -> None:
         for frame in self._reassembler.receive(parse_unit(data), time.monotonic()):
             self.frames.put_nowait(frame)
@@ -166,7 +170,7 @@ async def test_frames_arrive_whole_and_in_order(pair: tuple[Peer, Peer]) -> None
     receiver = Receiver(edge)
     for frame_id in range(1, 11):
         ue.sender.offer(real_frame(frame_id, 8))
-        received = await receiver.frames.get()
+        received = await receiver.frame()
         assert (received.frame_id, received.complete, received.count) == (frame_id, True, 8)
     assert ue.sender.counters.frames_sent == 10
     assert ue.sender.counters.bytes_sent == 10 * 8 * 1_160
@@ -177,7 +181,7 @@ async def test_only_one_unit_is_handed_over_at_a_time(pair: tuple[Peer, Peer]) -
     receiver = Receiver(edge)
     ue.sender.offer(real_frame(1, 50))
     assert ue.sender.counters.slices_sent == 1
-    assert (await receiver.frames.get()).complete
+    assert (await receiver.frame()).complete
 
 
 async def test_control_message_does_not_wait_behind_a_frame(pair: tuple[Peer, Peer]) -> None:
@@ -195,8 +199,8 @@ async def test_control_message_does_not_wait_behind_a_frame(pair: tuple[Peer, Pe
     edge.on_control = lambda _: units_before.put_nowait(len(arrived))
     ue.sender.offer(real_frame(1, 200))
     ue.send_control("now")
-    assert await units_before.get() <= 2
-    assert (await receiver.frames.get()).complete
+    assert await asyncio.wait_for(units_before.get(), SECONDS) <= 2
+    assert (await receiver.frame()).complete
 
 
 async def test_newest_frame_wins_while_the_channel_is_busy(pair: tuple[Peer, Peer]) -> None:
@@ -206,7 +210,7 @@ async def test_newest_frame_wins_while_the_channel_is_busy(pair: tuple[Peer, Pee
     ue.on_dropped = dropped.append
     for frame_id in range(1, 11):
         ue.sender.offer(real_frame(frame_id, 8))
-    assert [(await receiver.frames.get()).frame_id for _ in range(2)] == [1, 10]
+    assert [(await receiver.frame()).frame_id for _ in range(2)] == [1, 10]
     assert dropped == [Dropped(frame_id, DropReason.REPLACED, 0) for frame_id in range(2, 10)]
 
 
@@ -217,7 +221,8 @@ async def test_frame_offered_before_the_channel_opens_waits() -> None:
         ue.sender.offer(real_frame(1, 3))
         assert ue.sender.counters.slices_sent == 0
         await ue.accept_answer(answer)
-        assert (await receiver.frames.get()).complete
+        assert (await receiver.frame()).complete
+        assert ue.counters.heartbeats_sent == 0  # nor was it a heartbeat that set it going
 
 
 async def test_frame_offered_after_closing_is_dropped(pair: tuple[Peer, Peer]) -> None:
@@ -247,5 +252,5 @@ async def test_sending_without_anybody_to_tell(pair: tuple[Peer, Peer]) -> None:
     sender.offer(real_frame(1, 2))
     sender.offer(real_frame(2, 2))
     sender.offer(real_frame(3, 2))
-    assert [(await receiver.frames.get()).frame_id for _ in range(2)] == [1, 3]
+    assert [(await receiver.frame()).frame_id for _ in range(2)] == [1, 3]
     assert sender.counters.dropped[DropReason.REPLACED] == 1

@@ -104,6 +104,7 @@ def test_dropped_frame_expects_an_answer_only_if_something_was_sent() -> None:
     link.dropped(2, slices_sent=1)
     assert link.frames_dropped == 2
     link.answered(1, 0.0, 0.0, 1, 0.5)
+    assert (link.answers_unknown, link.frames_answered) == (1, 0)
     link.answered(2, 0.0, 0.0, 1, 0.5)
     assert (link.answers_unknown, link.frames_answered) == (1, 1)
 

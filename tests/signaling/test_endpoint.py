@@ -305,7 +305,8 @@ def test_a_socket_carries_one_connect() -> None:
 
 def test_a_client_takes_no_requests_of_a_server() -> None:
     client = SwapEndpoint("client")
-    for number, body in enumerate((Connect("offer"), Register()), 1):
+    bodies: list[Body] = [Connect("offer"), Register()]
+    for number, body in enumerate(bodies, 1):
         assert say(client, body, number) is None
         assert complaint(client) == MESSAGE_MALFORMATTED
     assert client.state is State.IDLE
@@ -315,7 +316,8 @@ def test_a_server_is_not_accepted_by_its_client() -> None:
     server = SwapEndpoint("server")
     say(server, Connect("offer"), 1)
     server.take_outgoing()
-    for number, body in enumerate((Accept(server.source, "answer"), Reject(server.source, 1, FULL)), 2):
+    bodies: list[Body] = [Accept(server.source, "answer"), Reject(server.source, 1, FULL)]
+    for number, body in enumerate(bodies, 2):
         assert say(server, body, number) is None
         assert complaint(server) == MESSAGE_MALFORMATTED
     assert server.state is State.REQUESTED

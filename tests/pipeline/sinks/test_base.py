@@ -139,6 +139,27 @@ def test_a_sink_whose_user_has_seen_enough_asks_for_the_end(
     runner.close()
 
 
+def test_the_first_failure_is_the_one_that_is_told(make_result: Callable[..., FrameResult]) -> None:
+    class Broken(Sink):
+        name = "broken"
+
+        def write(self, result: FrameResult) -> None:
+            raise SinkError("cannot write")
+
+        def close(self) -> None:
+            raise SinkError("cannot close")
+
+    runner = SinkRunner(Broken())
+    runner.start(INFO)
+    runner.put(make_result())
+    runner.close()
+    assert str(runner.error) == "cannot write"
+    unused = SinkRunner(Broken())
+    unused.start(INFO)
+    unused.close()
+    assert str(unused.error) == "cannot close"
+
+
 def test_an_ordinary_end_is_not_reported(make_result: Callable[..., FrameResult]) -> None:
     ended: list[SinkRunner] = []
     runner = SinkRunner(NullSink(), on_end=ended.append)

@@ -89,8 +89,10 @@ def test_a_full_disk_is_an_error(make_result: Callable[..., FrameResult], tmp_pa
     generator = np.random.default_rng(1)
     sink = VideoSink(path)
     sink.open(StreamInfo("test"))
-    with pytest.raises(SinkError, match="No space left"):
+    with pytest.raises(SinkError, match="cannot write .*No space left"):
         for index in range(200):  # noise, so that much is written
             image = generator.integers(0, 255, (240, 320, 3), np.uint8)
             sink.write(dataclasses.replace(make_result(), frame=Frame(image, index, index / 30)))
+    with pytest.raises(SinkError, match="cannot finish .*No space left"):
+        sink.close()
     sink.close()

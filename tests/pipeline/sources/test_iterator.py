@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,13 +25,8 @@ async def run(source: AsyncIteratorSource) -> list[Frame]:
     """What a capture of the source gives."""
 
     def work() -> list[Frame]:
-        frames = []
         with Capture(source) as capture:
-            while not capture.finished:
-                frame = capture.get(LATE)
-                if frame is not None:
-                    frames.append(frame)
-        return frames
+            return list(iter(lambda: capture.get(LATE), None))
 
     return await asyncio.to_thread(work)
 
@@ -95,6 +91,48 @@ async def test_stopping_from_the_loop_ends_a_generator_that_waits() -> None:
     await settled()
 
 
+async def test_a_generator_that_nobody_waits_for_is_closed_too() -> None:
+    closed = asyncio.Event()
+
+    async def pictures() -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield image(0)
+        finally:
+            closed.set()
+
+    capture = Capture(open_source(pictures(), fps=0.01))
+    await asyncio.to_thread(capture.start)
+    assert await asyncio.to_thread(capture.get, LATE) is not None
+    await asyncio.to_thread(capture.stop)
+    await asyncio.wait_for(closed.wait(), LATE)
+    await settled()
+
+
+async def test_a_generator_may_take_its_time_to_end() -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    closed = asyncio.Event()
+
+    async def pictures() -> AsyncIterator[Any]:
+        try:
+            yield image(0)
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            closed.set()
+
+    capture = Capture(open_source(pictures()))
+    await asyncio.to_thread(capture.start)
+    assert await asyncio.to_thread(capture.get, LATE) is not None
+    await asyncio.to_thread(capture.stop)
+    await asyncio.wait_for(closed.wait(), LATE)
+    await settled()
+    gc.collect()
+    assert complaints == []
+
+
 class Endless:
     """An iterator that is no generator: it cannot be closed."""
 
@@ -133,6 +171,7 @@ async def test_a_read_after_an_interruption_gives_nothing() -> None:
     source.close()
     source.open()
     assert await asyncio.to_thread(source.read) is not None
+    source.close()
     source.close()
     await settled()
 

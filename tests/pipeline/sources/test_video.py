@@ -182,6 +182,13 @@ def test_damaged_pictures_are_skipped_and_counted(
     assert source.damaged == 2
 
 
+def test_only_damage_in_a_row_ends_a_stream(make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "MAX_DAMAGED", 1)
+    path = make_video(frames=8)
+    damage(path, lambda number: number % 2 == 1)
+    assert len(read_all(VideoFile(path))) == 4
+
+
 def test_nothing_but_damage_is_an_error(make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "MAX_DAMAGED", 3)
     path = make_video(frames=12)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import Zoo, bytes_digest
+from models.zoo import DEFAULT_MODEL
+from pipeline.offers import VARIANT, acceptables, points
+from signaling import choose
+from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
+
+MakeZoo = Callable[..., Zoo]
+
+
+@pytest.fixture
+def zoo_with(tmp_path: Path) -> MakeZoo:
+    """A function that makes a zoo with one more model, made from the bundled card; the model's file is not there."""
+
+    def make(name: str = "another", *, calibrated: bool = False, **changes: Any) -> Zoo:
+        card = Zoo().get()
+        value = {**card.to_json(), "name": name, "digest": bytes_digest(name.encode()), **changes}
+        folder = tmp_path / name
+        folder.mkdir()
+        if calibrated:
+            for cut in card.partitions:
+                path = card.calibration_path(cut)
+                assert path is not None
+                shutil.copy(path, folder)
+        (folder / "card.json").write_text(json.dumps(value))
+        return Zoo([folder])
+
+    return make
+
+
+def test_defaults_come_first_and_every_cut_has_every_profile() -> None:
+    card = Zoo().get()
+    found = points(Zoo())
+    assert (found[0].card, found[0].cut, found[0].profile) == (card, card.partition(), card.default_profile)
+    assert len(found) == len(card.partitions) * len(card.profiles)
+    assert {(point.cut.name, point.profile) for point in found} == {
+        (cut.name, profile) for cut in card.partitions for profile in card.profiles
+    }
+    assert all(point.calibration is not None for point in found if point.profile != "raw-zstd")
+    assert all(point.calibration is None for point in found if point.profile == "raw-zstd")
+
+
+def test_the_default_model_comes_before_others(zoo_with: MakeZoo) -> None:
+    found = points(zoo_with("a_model_that_sorts_first"))
+    assert found[0].card.name == DEFAULT_MODEL
+    assert found[-1].card.name == "a_model_that_sorts_first"
+
+
+def test_what_is_asked_for_narrows_what_is_offered() -> None:
+    card = Zoo().get()
+    (point,) = points(Zoo(), model=card.name, partition="bottleneck_12", profile="q8-zstd")
+    assert (point.cut.name, point.profile) == ("bottleneck_12", "q8-zstd")
+    by_id = points(Zoo(), partition=point.partition)
+    assert {found.cut.name for found in by_id} == {"bottleneck_12"}
+    assert {found.profile for found in points(Zoo(), profile="raw-zstd")} == {"raw-zstd"}
+
+
+def test_the_calibration_of_another_model_is_not_taken(zoo_with: MakeZoo) -> None:
+    with pytest.raises(ModelFileError, match=r"bottleneck_7\.calibration\.json was made for another model"):
+        points(zoo_with(calibrated=True), model="another")
+
+
+def test_a_profile_that_the_card_does_not_recommend_may_be_asked_for(zoo_with: MakeZoo) -> None:
+    zoo = zoo_with(profiles=["q4-zstd"], default_profile="q4-zstd")
+    assert {point.profile for point in points(zoo, model="another", profile="raw-zstd")} == {"raw-zstd"}
+
+
+def test_a_cut_that_only_one_model_has_means_that_model(zoo_with: MakeZoo) -> None:
+    cut = {"name": "only_here", "tensors": ["a:0"], "default": True}
+    zoo = zoo_with("a_model_that_sorts_first", partitions=[cut])
+    assert {point.card.name for point in points(zoo, partition="bottleneck_7")} == {DEFAULT_MODEL}
+    assert {point.card.name for point in points(zoo, partition="only_here")} == {"a_model_that_sorts_first"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"model": "nonsense"}, r"nonsense.*ssdlite_mbv2_coco_300"),
+        ({"partition": "nonsense"}, r"nonsense.*bottleneck_7 of ssdlite_mbv2_coco_300, bottleneck_12"),
+        ({"partition": ""}, "no partition ''"),
+        ({"model": DEFAULT_MODEL, "partition": "0" * 32}, r"0{32}.*bottleneck_7"),
+        ({"profile": "q5-zstd"}, "q5-zstd.*q4-zstd"),
+    ],
+)
+def test_what_the_zoo_does_not_have_is_told_with_what_it_has(asked: dict[str, str], message: str) -> None:
+    with pytest.raises(UnknownModel, match=message):
+        points(Zoo(), **asked)
+
+
+@pytest.mark.parametrize("profile", ["", "q4-zstd:", "Q4 ZSTD"])
+def test_a_malformed_profile_is_a_bad_argument(profile: str) -> None:
+    with pytest.raises(BadArgument):
+        points(Zoo(), profile=profile)
+
+
+def test_without_a_calibration_only_profiles_that_need_none_are_offered(zoo_with: MakeZoo) -> None:
+    zoo = zoo_with()  # the card names calibrations, but they are not there
+    assert {point.profile for point in points(zoo, model="another")} == {"raw-zstd"}
+    with pytest.raises(UnknownModel, match=r"q4-zstd needs a calibration.*bottleneck_7 of another"):
+        points(zoo, model="another", profile="q4-zstd")
+
+
+def test_a_model_of_which_nothing_can_be_offered_is_told(zoo_with: MakeZoo) -> None:
+    cut = {"name": "cut", "tensors": ["a:0"], "default": True}
+    zoo = zoo_with(partitions=[cut], profiles=["q4-zstd"], default_profile="q4-zstd")
+    with pytest.raises(UnknownModel, match="every profile needs a calibration"):
+        points(zoo, model="another")
+    assert {point.card.name for point in points(zoo)} == {DEFAULT_MODEL}
+
+
+def test_a_point_knows_its_own_line_again() -> None:
+    found = points(Zoo())
+    for point in found:
+        offer = point.offer(29.97)
+        assert [other for other in found if other.matches(offer)] == [point]
+        assert point.matches(type(offer).parse(offer.format()))
+        assert not point.matches(replace(offer, head="int8"))
+        assert not point.matches(replace(offer, direction="down"))
+        assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))
+        assert point.matches(replace(offer, model="by-another-name", fps=5))
+        assert (offer.head, offer.direction, offer.dynamic) == (VARIANT, "up", False)
+
+
+def test_what_is_offered_is_acceptable() -> None:
+    found = points(Zoo())
+    grouped = acceptables(found)
+    assert len(grouped) == len(Zoo().get().partitions)
+    offers = [point.offer(30) for point in found]
+    assert choose(offers, grouped) == offers
+    for point in found:
+        assert choose([point.offer(10)], grouped) == [point.offer(10)]
+
+
+def test_models_are_told_apart_by_their_digest(zoo_with: MakeZoo) -> None:
+    zoo = zoo_with()
+    grouped = acceptables(points(zoo))
+    assert len(grouped) == 4
+    assert {acceptable.model for acceptable in grouped} == {DEFAULT_MODEL, "another"}

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import Detections, EncodedFrame
+from pipeline import run as run_module
+from pipeline.device import CodedFrame
+from pipeline.frames import Frame
+from pipeline.outcome import FrameResult
+from pipeline.run import Run
+from pipeline.sinks import Sink, StreamInfo
+from pipeline.sources import open_source
+from splitrtc_errors import ConnectionLost, SinkError, SourceError, TensorError
+
+WAIT = 20.0
+GREY = np.zeros((4, 4, 3), np.uint8)
+NOTHING_FOUND = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+
+
+class LocalLane:
+    """A lane without an edge: every frame is answered as soon as it is submitted, unless ``hold`` is set."""
+
+    def __init__(self) -> None:
+        self.worker = ThreadPoolExecutor(1, "head")
+        self.chores = ThreadPoolExecutor(1, "chores")
+        self.budget = 10.0
+        self.hold = False
+        self.held: list[Frame] = []
+        self.left: list[Run] = []
+        self.run: Run
+        self.released = threading.Event()
+        self.released.set()
+        self.busy = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._settled = asyncio.Event()
+
+    def start(self, source: Any, *sinks: Sink, **options: Any) -> Run:
+        self.run = Run(self, open_source(source), sinks, **options)
+        return self.run
+
+    def process(self, frame: Frame) -> CodedFrame:
+        self._loop.call_soon_threadsafe(self.busy.set)
+        assert self.released.wait(WAIT)
+        if frame.image.shape[0] == 1:
+            raise TensorError("too flat")
+        return CodedFrame(frame.index + 1, EncodedFrame([b""], True, None), 0.0, 0.0, 0.0, 0.0)
+
+    def submit(self, frame: Frame, coded: CodedFrame) -> None:
+        self.held.append(frame)
+        if not self.hold:
+            self.answer_held()
+
+    def answer_held(self) -> None:
+        while self.held:
+            self.run.finish(FrameResult(frame=self.held.pop(0), status="ok", detections=NOTHING_FOUND))
+        self._settled.set()
+
+    async def settle(self) -> None:
+        if self.held:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def leave(self, run: Run) -> None:
+        self.left.append(run)
+
+    def close(self) -> None:
+        self.worker.shutdown()
+        self.chores.shutdown()
+
+
+@pytest.fixture
+async def lane() -> AsyncIterator[LocalLane]:
+    lane = LocalLane()
+    yield lane
+    lane.released.set()
+    await lane.run.aclose()
+    assert lane.left.count(lane.run) == 1
+    lane.close()
+
+
+class Recorder(Sink):
+    """A sink that keeps what it gets, and can be made to wait or to fail."""
+
+    name = "recorder"
+
+    def __init__(self) -> None:
+        self.results: list[FrameResult] = []
+        self.may_write = threading.Event()
+        self.may_write.set()
+        self.may_close = threading.Event()
+        self.may_close.set()
+        self.closing = threading.Event()
+        self.closed = 0
+        self.fails_at: int | None = None
+        self.stops_at: int | None = None
+
+    def write(self, result: FrameResult) -> None:
+        assert self.may_write.wait(WAIT)
+        if len(self.results) == self.fails_at:
+            raise OSError("disk full")
+        self.results.append(result)
+        self.wants_stop = len(self.results) == self.stops_at
+
+    def close(self) -> None:
+        self.closing.set()
+        assert self.may_close.wait(WAIT)
+        self.closed += 1
+
+
+async def take(run: Run, count: int) -> list[FrameResult]:
+    async with asyncio.timeout(WAIT):
+        return [await anext(run) for _ in range(count)]
+
+
+async def rest(run: Run) -> list[FrameResult]:
+    async with asyncio.timeout(WAIT):
+        return [result async for result in run]
+
+
+async def test_the_run_ends_with_its_source(lane: LocalLane, make_feed: Any) -> None:
+    feed, sink = make_feed(), Recorder()
+    run = lane.start(feed, sink)
+    for index in range(3):
+        feed.give(GREY)
+        assert [result.frame.index for result in await take(run, 1)] == [index]
+    feed.give(None)
+    assert await rest(run) == []
+    assert (await run.wait()).outcomes == {"ok": 3}
+    assert [result.frame.index for result in sink.results] == [0, 1, 2]
+    assert sink.closed == 1
+    assert run.to_json()["sinks"] == {"recorder": {"written": 3, "dropped": 0, "error": None}}
+
+
+async def test_frames_that_gave_way_to_newer_ones_are_told_of_when_asked_for(lane: LocalLane, make_feed: Any) -> None:
+    feed = make_feed()
+    run = lane.start(feed, every=True)
+    lane.released.clear()
+    feed.give(GREY)
+    async with asyncio.timeout(WAIT):
+        await lane.busy.wait()  # the device has the first one, and takes its time
+    feed.give(*[GREY] * 4, None)
+    skipped = await take(run, 3)
+    assert [(result.frame.index, result.status, result.dropped_at) for result in skipped] == [
+        (index, "skipped", "slot") for index in (1, 2, 3)
+    ]
+    lane.released.set()
+    assert [(result.frame.index, result.status) for result in await rest(run)] == [(0, "ok"), (4, "ok")]
+    assert run.summary.produced == 5
+
+
+async def test_a_frame_that_is_too_old_when_the_device_comes_to_it_is_dropped(lane: LocalLane, make_feed: Any) -> None:
+    feed = make_feed()
+    lane.budget = 0.0
+    run = lane.start(feed, every=True)
+    feed.give(GREY)
+    (result,) = await take(run, 1)
+    assert (result.status, result.dropped_at) == ("skipped", "device")
+
+
+async def test_a_frame_that_cannot_be_coded_costs_only_itself(lane: LocalLane, make_feed: Any) -> None:
+    feed = make_feed()
+    run = lane.start(feed, every=True)
+    feed.give(GREY[:1])
+    (result,) = await take(run, 1)
+    assert (result.status, result.dropped_at) == ("error", "encode")
+    feed.give(GREY)
+    assert [result.status for result in await take(run, 1)] == ["ok"]
+
+
+async def test_a_source_that_fails_is_raised_after_what_it_gave(lane: LocalLane, make_feed: Any, until: Any) -> None:
+    feed = make_feed()
+    lane.hold = True
+    run = lane.start(feed)
+    feed.give(GREY, OSError("unplugged"))
+    following = asyncio.create_task(take(run, 1))
+    await until(lambda: bool(lane.held) and run._capture.finished)
+    assert not following.done()
+    lane.answer_held()
+    assert [result.frame.index for result in await following] == [0]
+    for _ in range(2):
+        with pytest.raises(SourceError, match="unplugged"):
+            await take(run, 1)
+    with pytest.raises(SourceError, match="unplugged"):
+        await run.wait()
+
+
+async def test_a_source_that_cannot_be_opened_is_raised(lane: LocalLane, tmp_path: Any) -> None:
+    (tmp_path / "not.mp4").write_text("no film")
+    run = lane.start(tmp_path / "not.mp4")
+    with pytest.raises(SourceError, match="not.mp4"):
+        await rest(run)
+
+
+async def test_a_sink_that_cannot_be_opened_is_raised_and_the_others_are_closed(
+    lane: LocalLane, make_feed: Any
+) -> None:
+    class Broken(Recorder):
+        def open(self, info: StreamInfo) -> None:
+            raise SinkError("no display")
+
+    good = Recorder()
+    run = lane.start(make_feed(), good, Broken())
+    with pytest.raises(SinkError, match="no display"):
+        await run.wait()
+    assert good.closed == 1
+
+
+async def test_a_sink_that_fails_ends_alone(lane: LocalLane, make_feed: Any) -> None:
+    feed, good, bad = make_feed(), Recorder(), Recorder()
+    bad.name, bad.fails_at = "bad", 1
+    run = lane.start(feed, bad, good)
+    for _ in range(4):
+        feed.give(GREY)
+        await take(run, 1)
+    feed.give(None)
+    await run.wait()
+    assert len(good.results) == 4
+    assert len(bad.results) == 1
+    assert "disk full" in run.to_json()["sinks"]["bad"]["error"]
+    assert bad.closed == 1
+
+
+async def test_a_slow_sink_slows_nothing(lane: LocalLane, make_feed: Any) -> None:
+    feed, slow = make_feed(), Recorder()
+    slow.name = "slow"
+    slow.may_write.clear()
+    run = lane.start(feed, slow)
+    for _ in range(40):
+        feed.give(GREY)
+        await take(run, 1)
+    slow.may_write.set()
+    feed.give(None)
+    await run.wait()
+    sinks = run.to_json()["sinks"]
+    assert sinks["slow"]["dropped"] > 0
+    assert sinks["slow"]["written"] + sinks["slow"]["dropped"] == 40
+
+
+async def test_a_sink_whose_user_wants_the_end_gets_it(lane: LocalLane, make_feed: Any) -> None:
+    feed, window = make_feed(), Recorder()
+    window.stops_at = 1
+    run = lane.start(feed, window)
+    feed.give(GREY)
+    assert len(await rest(run)) == 1  # without the source's end
+    await run.wait()
+
+
+async def test_stopping_waits_for_what_is_in_flight(lane: LocalLane, make_feed: Any, until: Any) -> None:
+    feed = make_feed()
+    lane.hold = True
+    run = lane.start(feed)
+    feed.give(GREY)
+    await until(lambda: bool(lane.held))
+    await run.stop()
+    lane.answer_held()
+    assert len(await rest(run)) == 1
+    await run.stop()  # once more, after the end
+
+
+async def test_an_interruption_comes_after_the_results_that_are_there(
+    lane: LocalLane, make_feed: Any, until: Any
+) -> None:
+    feed = make_feed()
+    run = lane.start(feed, every=True)
+    feed.give(GREY[:1])
+    await until(lambda: bool(run._results))
+    run.interrupt(ConnectionLost("gone"))
+    run.interrupt(ConnectionLost("and gone again"))
+    assert len(await take(run, 1)) == 1
+    with pytest.raises(ConnectionLost, match="^gone$"):
+        await take(run, 1)
+
+
+async def test_a_run_that_is_interrupted_before_it_began_still_ends(lane: LocalLane, make_feed: Any) -> None:
+    run = lane.start(make_feed())
+    run.interrupt(ConnectionLost("gone"))
+    with pytest.raises(ConnectionLost):
+        await take(run, 1)
+
+
+async def test_nothing_cuts_short_the_end_of_a_run(lane: LocalLane, make_feed: Any) -> None:
+    feed, film = make_feed(), Recorder()
+    film.may_close.clear()
+    run = lane.start(feed, film)
+    feed.give(GREY, None)
+    following = asyncio.create_task(rest(run))
+    await asyncio.to_thread(film.closing.wait, WAIT)  # it is over, and the film's index is being written
+    closing = asyncio.create_task(run.aclose())
+    run.interrupt(ConnectionLost("gone"))
+    await asyncio.sleep(0)
+    closing.cancel()  # an impatient caller
+    await asyncio.gather(closing, return_exceptions=True)
+    assert not following.done()
+    film.may_close.set()
+    await asyncio.gather(following, return_exceptions=True)
+    await run.aclose()
+    assert film.closed == 1
+    assert lane.left == [run]
+
+
+async def test_leaving_the_run_stops_it(lane: LocalLane, make_feed: Any) -> None:
+    feed, sink = make_feed(), Recorder()
+    async with lane.start(feed, sink) as run:
+        feed.give(GREY)
+        async for result in run:
+            assert result.answered
+            break
+    assert sink.closed == 1
+    assert await rest(run) == []
+    await run.aclose()
+
+
+async def test_for_a_slow_reader_the_oldest_results_give_way(
+    lane: LocalLane, make_feed: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "ITERATOR_BACKLOG", 2)
+    feed, sink = make_feed(), Recorder()
+    run = lane.start(feed, sink)
+    for produced in range(1, 6):
+        feed.give(GREY)
+        await until(lambda count=produced: run.summary.produced == count)
+    feed.give(None)
+    assert [result.frame.index for result in await rest(run)] == [3, 4]
+    assert run.unread == 3
+    assert len(sink.results) == 5
+
+
+async def test_who_only_waits_holds_no_results(lane: LocalLane, make_feed: Any, until: Any) -> None:
+    feed = make_feed()
+    run = lane.start(feed)
+    feed.give(GREY)
+    await until(lambda: run.summary.produced == 1)
+    waiting = asyncio.create_task(run.wait())
+    feed.give(GREY, None)
+    await waiting
+    assert await rest(run) == []
+    assert run.unread == 0
+
+
+async def test_what_is_wrong_with_the_program_itself_is_not_hidden(
+    lane: LocalLane, make_feed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    feed = make_feed()
+    monkeypatch.setattr(lane, "submit", broken)
+    run = lane.start(feed)
+    feed.give(GREY)
+    with pytest.raises(ZeroDivisionError):
+        await rest(run)
