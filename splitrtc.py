@@ -12,8 +12,8 @@ The edge::
         await edge.wait()
 
 Both run inside your own event loop; leaving the context, or cancelling, leaves no task, thread, socket or file behind.
-Names are loaded when they are first used. The packages behind this one (``rtc``, ``models``, ``signaling``, ``pipeline``) are
-public too, but their short names may collide with yours.
+Names are loaded when they are first used. The packages behind this one (``rtc``, ``models``, ``signaling``,
+``pipeline``) are public too, but their short names may collide with yours.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
+    import splitrtc_errors as errors
     from models import Detections, to_supervision
     from pipeline.edge import Edge
     from pipeline.frames import Frame
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.sinks import Sink, StreamInfo
     from pipeline.sources import Picture, Source
     from pipeline.ue import UeSession
+    from splitrtc_errors import SplitRtcError
 
 _MODULE_OF = {
     "Detections": "models",
@@ -76,8 +78,8 @@ __all__ = [
 def connect(url: str, **settings: Unpack[UeOptions]) -> UeSession:
     """A session with the edge at ``url`` (``ws://``, ``wss://`` or ``HOST:PORT``), to be used as ``async with``.
 
-    ``settings`` are the fields of `UeSettings`: model, partition, profile, fps, token, ca, fingerprint, bind, ... Raises
-    BadArgument for one that is not what is expected; connecting happens on entering.
+    ``settings`` are the fields of `UeSettings`: model, partition, profile, fps, token, ca, fingerprint, bind, ...
+    Raises BadArgument for one that is not what is expected; connecting happens on entering.
     """
     from pipeline.settings import UeSettings
     from pipeline.ue import UeSession

@@ -63,6 +63,10 @@ __all__ = [
 ]
 
 
+MAX_RETRY_AFTER = 86_400
+"""Seconds: who says more than a day means "not now" at best."""
+
+
 class SplitRtcError(Exception):
     """Base of everything that splitrtc raises on purpose."""
 
@@ -130,9 +134,9 @@ class Rejected(PeerError):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until it makes sense to try again; None when the peer did not say."""
+        """Seconds until it makes sense to try again; None when the peer did not say, or nothing sensible."""
         value = self.problem.get("retry_after")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_RETRY_AFTER:
             return float(value)
         return None
 

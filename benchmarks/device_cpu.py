@@ -59,14 +59,13 @@ async def play_split(url: str, seconds: float) -> dict[str, Any]:
         threads = {name: now - before[name] for name, now in thread_seconds().items() if name in before}
         frames = summary.frames_sent
         per_frame = 1e3 / max(frames, 1)
-        loop = threads["MainThread"]
         worker = sum(seconds for name, seconds in threads.items() if name.startswith("head"))
         medians_ms = {stage: summary.latency()[stage]["p50"] or 0.0 for stage in WORKER}
         share = worker / max(sum(medians_ms.values()), 1e-9)
         breakdown = {
             "capture": used - sum(threads.values()),
             **{stage: share * value for stage, value in medians_ms.items()},
-            "transport": loop,
+            "transport": sum(threads.values()) - worker,
         }
         return {
             "frames_produced": summary.produced,

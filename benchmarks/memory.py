@@ -78,8 +78,7 @@ def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     samples: dict[str, list[dict[str, float]]] = {"ue": [], "edge": []}
     answered = 0
     with edge_process() as edge:
-        command = [sys.executable, __file__, "play", edge.url, str(total), "1"]
-        command[-1] = str(step)
+        command = [sys.executable, __file__, "play", edge.url, str(total), str(step)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ue:
             assert ue.stdin is not None
             assert ue.stdout is not None
@@ -92,7 +91,9 @@ def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
                     warm = warm or (time.monotonic(), ended)
                     for name, pid in (("ue", ue.pid), ("edge", edge.pid)):
                         now = memory_of(pid)
-                        samples[name].append({"frames": ended, "rss_mb": now.rss, "uss_mb": now.uss})
+                        samples[name].append(
+                            {"frames": ended, "rss_mb": round(now.rss, 2), "uss_mb": round(now.uss, 2)}
+                        )
                 ue.stdin.write("\n")
                 ue.stdin.flush()
         if ue.returncode or warm is None:
@@ -111,8 +112,8 @@ def growth(samples: list[dict[str, float]]) -> dict[str, float]:
     """How much a process held at the end, and how much more that was than at the first look."""
     first, last = samples[0], samples[-1]
     return {
-        "rss_mb": round(last["rss_mb"], 2),
-        "uss_mb": round(last["uss_mb"], 2),
+        "rss_mb": last["rss_mb"],
+        "uss_mb": last["uss_mb"],
         "rss_growth_mb": round(last["rss_mb"] - first["rss_mb"], 2),
         "uss_growth_mb": round(last["uss_mb"] - first["uss_mb"], 2),
     }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, MissingDependency, ModelError, ModelFileError, ProviderError, TensorError
 
-__all__ = ["PROVIDERS", "Submodel", "available_providers", "load_submodel"]
+__all__ = ["PROVIDERS", "Submodel", "available_providers", "load_submodel", "runtime_version"]
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """What a caller asks for, and what ONNX Runtime calls it."""
@@ -82,6 +82,11 @@ def available_providers() -> list[str]:
     """Return which of "cpu" and "cuda" the installed ONNX Runtime was built for; not whether they will work."""
     built_for = _onnxruntime().get_available_providers()
     return [short for short, name in PROVIDERS.items() if name in built_for]
+
+
+def runtime_version() -> str:
+    """Return the version of the installed ONNX Runtime; MissingDependency when there is none."""
+    return str(_onnxruntime().__version__)
 
 
 def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True) -> Submodel:

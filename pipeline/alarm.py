@@ -14,18 +14,18 @@ class Alarm:
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback = callback
         self._loop = asyncio.get_running_loop()
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: asyncio.Handle | None = None
+        self._when: float | None = None  # uvloop's handles do not tell
 
     def set(self, when: float | None) -> None:
         """Ring at ``when``, or not at all for None; replaces what was set before. Cheap when nothing changes."""
+        if when == self._when:
+            return
         if self._handle is not None:
-            if self._handle.when() == when:
-                return
             self._handle.cancel()
-            self._handle = None
-        if when is not None:
-            self._handle = self._loop.call_at(when, self._ring)
+        self._when = when
+        self._handle = None if when is None else self._loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
-        self._handle = None
+        self._handle = self._when = None
         self._callback()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.partition import CACHE_VARIABLE as CACHE
 from pipeline.plot import plot_latency, read_lines
 from splitrtc_errors import SinkError, SplitRtcError
 
@@ -37,7 +39,10 @@ def edge_process(*flags: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder, "ready.json")
         command = [sys.executable, "-m", "splitrtc", "edge", "--listen", "127.0.0.1:0", "--ready-file", str(ready)]
-        edge = subprocess.Popen([*command, "--log-level", "warning", *flags], stdin=subprocess.DEVNULL)
+        # In a group of its own: Ctrl+C is for the UE, which still needs the edge to come to its end.
+        edge = subprocess.Popen(
+            [*command, "--log-level", "warning", *flags], stdin=subprocess.DEVNULL, env=_environment(), process_group=0
+        )
         try:
             deadline = time.monotonic() + EDGE_START_SECONDS
             while not ready.exists():
@@ -56,25 +61,63 @@ def edge_process(*flags: str) -> Iterator[str]:
                 edge.wait()
 
 
+def _environment() -> dict[str, str]:
+    """This process's environment without the flags of splitrtc in it.
+
+    One that is meant for the demo (``SPLITRTC_JSON``) or for another edge (``SPLITRTC_SELF_SIGNED``) would reach both
+    processes.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("SPLITRTC_") or name == CACHE}
+
+
+def _run_ue(command: Sequence[str]) -> bytes:
+    """Run the UE to its end, which the first Ctrl+C brings about there, not here; returns what it wrote to stdout."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=_environment()) as ue:
+        try:
+            try:
+                written, _ = ue.communicate()
+            except KeyboardInterrupt:
+                written, _ = ue.communicate()
+        except BaseException:
+            ue.kill()
+            raise
+    if ue.returncode:
+        raise DemoFailed("the UE did not come to its end", ue.returncode)
+    return written
+
+
+@contextlib.contextmanager
+def _tidy_on(*signals: signal.Signals) -> Iterator[None]:
+    """Let signals that would end this process at once, and leave the two others behind, end it the orderly way."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_demo(source: str, seconds: float | None, out: Path) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    Returns the summary, which is also demo.json. Raises DemoFailed, SinkError or MissingDependency.
+    Returns the summary, which is also demo.json. Raises DemoFailed, SinkError or MissingDependency. To be called in
+    the main thread, because it handles signals.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SinkError(f"cannot make the folder {out}: {error.strerror}") from error
     lines = out / "demo.jsonl"
-    with edge_process() as url:
+    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process() as url:
         command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--source", source, "--json"]
         command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
         if seconds is not None:
             command += ["--seconds", str(seconds)]
-        ue = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
-    if ue.returncode:
-        raise DemoFailed("the UE did not come to its end", ue.returncode)
-    summary: dict[str, Any] = json.loads(ue.stdout)
+        summary: dict[str, Any] = json.loads(_run_ue(command))
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     plot_latency(read_lines(lines), summary["latency_ms"], out / "latency.png")
     return summary

@@ -65,17 +65,15 @@ def examine(camera: str = "0", provider: str = "auto", listen: str = DEFAULT_LIS
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < MIN_PYTHON:
-        return Finding("Python", "wrong", version, "use Python 3.11 or newer")
+        return Finding("Python", "wrong", version, f"use Python {'.'.join(map(str, MIN_PYTHON))} or newer")
     return Finding("Python", "ok", version)
 
 
 def _runtime(provider: str) -> Finding:
-    from models.runtime import available_providers
+    from models.runtime import available_providers, runtime_version
 
-    built_for = ", ".join(available_providers())  # first: it says what to install where nothing is
-    import onnxruntime
-
-    detail = f"onnxruntime {onnxruntime.__version__}, built for {built_for}"
+    built_for = ", ".join(available_providers())
+    detail = f"onnxruntime {runtime_version()}, built for {built_for}"
     if provider == "cuda" and "cuda" not in built_for:
         advice = "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'splitrtc[gpu]'"
         return Finding("runtime", "wrong", detail, advice)

@@ -1,4 +1,4 @@
-"""WebRTC transport: peer connection, channels, units, results, reassembly and link statistics.
+"""WebRTC transport: peer connection, channels, units, results, reassembly, link statistics and a link emulator.
 
 Knows nothing of models. The names below are loaded when they are first used, so that importing the package (or one of
 its pure modules) does not load aiortc; only `Peer` does.
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
         channel_maps,
         intermediate_attributes,
     )
+    from .link import Link, LinkCounters
+    from .link_settings import LinkSettings, QueueLimit, Trace, parse_link
     from .liveness import Liveness
     from .peer import IceServer, Peer, PeerCounters
     from .reassembly import Reassembler, ReassemblyCounters, ReceivedFrame
+    from .relay import Relay, RelayCounters
     from .results import (
         OUTPUT_DETECTIONS,
         OUTPUT_NONE,
@@ -62,9 +65,12 @@ _MODULES = {
         "channel_maps",
         "intermediate_attributes",
     ),
+    "link": ("Link", "LinkCounters"),
+    "link_settings": ("LinkSettings", "QueueLimit", "Trace", "parse_link"),
     "liveness": ("Liveness",),
     "peer": ("IceServer", "Peer", "PeerCounters"),
     "reassembly": ("ReassemblyCounters", "Reassembler", "ReceivedFrame"),
+    "relay": ("Relay", "RelayCounters"),
     "results": (
         "OUTPUT_DETECTIONS",
         "OUTPUT_NONE",
@@ -110,18 +116,25 @@ __all__ = [
     "DropReason",
     "Dropped",
     "IceServer",
+    "Link",
+    "LinkCounters",
+    "LinkSettings",
     "LinkStatistics",
     "Liveness",
     "OutgoingFrame",
     "Peer",
     "PeerCounters",
+    "QueueLimit",
     "Reassembler",
     "ReassemblyCounters",
     "ReceivedFrame",
+    "Relay",
+    "RelayCounters",
     "Result",
     "SenderCounters",
     "SliceScheduler",
     "Status",
+    "Trace",
     "Unit",
     "UnitSender",
     "Window",
@@ -135,6 +148,7 @@ __all__ = [
     "is_result",
     "pack_result",
     "pack_unit",
+    "parse_link",
     "parse_result",
     "parse_unit",
     "read_channel_attributes",

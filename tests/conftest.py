@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -84,3 +85,52 @@ def shared_dir() -> Path:
     if not (path / "models").is_dir():
         pytest.skip("no folder 'shared' with further models and pictures beside the repository")
     return path
+
+
+TINY = """<ir_version: 8, opset_import: ["" : 17]>
+tiny (float[1,3,2,2] image) => (float[1,2,2] scores, float[1,2,1,4] boxes)
+<float[1] scale = {0.003921569}, float[1,4] mask = {1, 0, 0, 1}, int64[2] sizes = {4, 8},
+ int64[3] score_shape = {1,2,2}, int64[4] box_shape = {1,2,1,4}>
+{
+  early = Mul(image, scale)
+  late = Relu(early)
+  flat = Flatten(late)
+  first, rest = Split <axis = 1> (flat, sizes)
+  masked = Mul(first, mask)
+  scores = Reshape(masked, score_shape)
+  boxes = Reshape(rest, box_shape)
+}"""
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """The folder of a further model, "tiny", with its card: in a white picture it finds one cat and one dog."""
+    from onnx.parser import parse_model
+
+    from models import Zoo
+    from models.identity import bytes_digest
+
+    data = parse_model(TINY).SerializeToString()
+    card = Zoo().get().to_json()
+    card |= {
+        "name": "tiny",
+        "file": "tiny.onnx",
+        "digest": bytes_digest(data),
+        "size": len(data),
+        "inputs": [{"name": "image", "type": "float32", "shape": [1, 3, 2, 2]}],
+        "outputs": [
+            {"name": "scores", "type": "float32", "shape": [1, 2, 2]},
+            {"name": "boxes", "type": "float32", "shape": [1, 2, 1, 4]},
+        ],
+        "decoding": {**card["decoding"], "scores": "scores", "boxes": "boxes"},
+        "labels": ["cat", "dog"],
+        "partitions": [
+            {"name": "early", "tensors": ["early"], "default": True},
+            {"name": "late", "tensors": ["late"], "default": False},
+        ],
+    }
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "tiny.onnx").write_bytes(data)
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    return folder

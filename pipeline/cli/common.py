@@ -15,12 +15,25 @@ import click
 from pipeline import logs
 from splitrtc_errors import BadArgument
 
-__all__ = ["VERSION", "Group", "common_options", "echo_json", "echo_table", "option", "read_token", "run_async"]
+__all__ = [
+    "SECONDS",
+    "VERSION",
+    "Group",
+    "common_options",
+    "echo_json",
+    "echo_table",
+    "option",
+    "read_token",
+    "run_async",
+]
 
 VERSION = metadata.version("splitrtc")
 
 MAX_TOKEN_FILE = 4096
 """Characters of a token file that are read; the token is in the first line, and has fewer."""
+
+SECONDS = click.FloatRange(0, 1e9, min_open=True)
+"""How long to go on."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

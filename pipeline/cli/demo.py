@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.common import common_options, echo_json, echo_table, option, set_up_logging
+from pipeline.cli.common import SECONDS, common_options, echo_json, echo_table, option, set_up_logging
 
 __all__ = ["demo"]
 
@@ -28,7 +28,7 @@ Next: your camera          splitrtc demo --source 0
 
 @click.command(epilog=EXAMPLES)
 @option("--source", default="clip", metavar="S", help="As for `splitrtc ue`.")
-@option("--seconds", type=float, metavar="N", help="Stop after so long (default: at the end of the source).")
+@option("--seconds", type=SECONDS, metavar="N", help="Stop after so long (default: at the end of the source).")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out"), help="Folder for the results.")
 @common_options
 def demo(source: str, seconds: float | None, out: Path, as_json: bool, log_level: str, debug: bool) -> None:

@@ -40,9 +40,9 @@ def doctor(camera: str, provider: str, listen: str, as_json: bool, log_level: st
         for finding in examine(camera, provider, listen):
             findings.append(finding)
             sign = f"[{COLOURS[finding.verdict]}]{finding.verdict:<6}[/]"
-            console.print(f"{sign} [bold]{finding.subject:<16}[/] {escape(finding.detail)}")
+            console.print(f"{sign} [bold]{finding.subject:<16}[/] {escape(finding.detail)}", soft_wrap=True)
             if finding.advice:
-                console.print(f"{'':24}{escape(finding.advice)}", style="dim")
+                console.print(f"{'':24}{escape(finding.advice)}", style="dim", soft_wrap=True)
     if as_json:
         echo_json([dataclasses.asdict(finding) for finding in findings])
     return int(any(finding.verdict == "wrong" for finding in findings))

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from pipeline.cli.common import common_options, echo_json, echo_table, option, read_token, run_async, set_up_logging
+from pipeline.cli.common import (
+    SECONDS,
+    common_options,
+    echo_json,
+    echo_table,
+    option,
+    read_token,
+    run_async,
+    set_up_logging,
+)
 from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, UeSettings
 from splitrtc_errors import BadArgument
 
@@ -17,7 +26,7 @@ __all__ = ["ue"]
 EXAMPLES = """\b
 Examples:
   splitrtc ue --edge ws://127.0.0.1:8787                            the bundled clip
-  splitrtc ue --edge wss://gpu-box:8787 --token-file t --source 0   the first camera, in a window
+  splitrtc ue --edge wss://gpu-box:8787 --token-file t --source 0 --sink window
   splitrtc ue --edge gpu-box:8787 --source street.mp4 --sink out.mp4 --sink out.jsonl
 """
 
@@ -45,7 +54,7 @@ Examples:
     help="Code the intermediate data so, e.g. q4-zstd. With model and partition, the UE decides.",
 )
 @option("--fps", type=float, metavar="N", help="Frames per second at most (default: the source's own).")
-@option("--seconds", type=float, metavar="N", help="Stop after so long (default: at the end of the source).")
+@option("--seconds", type=SECONDS, metavar="N", help="Stop after so long (default: at the end of the source).")
 @option("--loop", "repeat", is_flag=True, help="Start a file again at its end.")
 @option("--token", metavar="T", help="The edge's token.")
 @option("--token-file", type=click.Path(path_type=Path), help="File with the token in its first line.")

@@ -76,7 +76,7 @@ def open_source(spec: str | int | Path | Source | AsyncIterable[Any], *, fps: fl
     if text == "testsrc":
         return TestPattern(fps=fps)
     if text == "clip":
-        return VideoFile(CLIP, fps=fps)
+        return VideoFile(CLIP, fps=fps, name=text)
     if re.fullmatch(r"[0-9]{1,4}", text):
         return Camera(int(text), fps=fps)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)

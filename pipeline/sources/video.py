@@ -127,8 +127,8 @@ class _Video(Source):
 class VideoFile(_Video):
     """A video file, in its own time; of a faster one than ``fps``, pictures are left out."""
 
-    def __init__(self, path: str | Path, *, fps: float | None = None) -> None:
-        super().__init__(str(path), str(path), fps, None)
+    def __init__(self, path: str | Path, *, fps: float | None = None, name: str | None = None) -> None:
+        super().__init__(str(path), name or str(path), fps, None)
 
 
 class VideoUrl(_Video):

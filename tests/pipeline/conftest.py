@@ -182,6 +182,19 @@ def resources() -> Resources:
 
 
 @pytest.fixture
+def back_to(resources: Resources) -> Callable[[dict[str, set[str]]], Awaitable[None]]:
+    """A function that checks that this process holds what it held before, after a moment for sockets to close."""
+
+    async def check(before: dict[str, set[str]]) -> None:
+        deadline = time.monotonic() + 1.0
+        while (now := resources()) != before:
+            assert time.monotonic() < deadline, f"not as before: {now} instead of {before}"
+            await asyncio.sleep(0.005)
+
+    return check
+
+
+@pytest.fixture
 def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """A function that waits for a condition of another endpoint, which tells nobody when it comes true."""
 

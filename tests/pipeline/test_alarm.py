@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -69,11 +70,16 @@ async def test_it_can_be_set_to_the_same_time_again_after_ringing() -> None:
     assert len(bell.rung) == 2
 
 
-async def test_nothing_is_scheduled_anew_when_nothing_changes() -> None:
+async def test_nothing_is_scheduled_anew_when_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     bell = Bell()
     scheduled = []
     call_at = bell.loop.call_at
-    bell.loop.call_at = lambda *args: scheduled.append(args[0]) or call_at(*args)  # type: ignore[method-assign,func-returns-value]
+
+    def count(when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        scheduled.append(when)
+        return call_at(when, callback)
+
+    monkeypatch.setattr(bell.loop, "call_at", count)
     when = bell.loop.time() + 0.01
     for _ in range(3):
         bell.alarm.set(when)
@@ -104,3 +110,17 @@ async def test_the_callback_may_set_it() -> None:
 def test_it_wants_a_running_loop() -> None:
     with pytest.raises(RuntimeError):
         Alarm(lambda: None)
+
+
+def test_it_rings_on_uvloop_whose_handles_do_not_tell_their_time() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def ring() -> int:
+        bell = Bell()
+        bell.alarm.set(bell.loop.time())  # at once: uvloop makes no timer of it
+        bell.alarm.set(bell.loop.time() + 0.01)
+        await bell.wait()
+        return len(bell.rung)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(ring()) == 1

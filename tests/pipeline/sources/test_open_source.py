@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import pipeline.sources as sources
-from pipeline.clip import CLIP
 from pipeline.sources import Camera, ImageFolder, TestPattern, VideoFile, VideoUrl, open_source
 from splitrtc_errors import BadArgument, SourceError
 
@@ -22,7 +21,7 @@ from splitrtc_errors import BadArgument, SourceError
         (os.devnull, Camera, f"camera {os.devnull}"),  # stands for any device file
         (Path(os.devnull), Camera, f"camera {os.devnull}"),
         ("testsrc", TestPattern, "testsrc"),
-        ("clip", VideoFile, str(CLIP)),
+        ("clip", VideoFile, "clip"),
         ("rtsp://user:secret@camera.local:554/main?key=secret", VideoUrl, "rtsp://camera.local:554/main"),
         ("HTTPS://host/a.mp4", VideoUrl, "https://host/a.mp4"),
     ],

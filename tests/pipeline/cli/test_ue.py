@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.demo import edge_process
+from pipeline.settings import UeSettings
+from pipeline.summary import Summary
+from splitrtc_errors import (
+    BadArgument,
+    MissingDependency,
+    ProtocolError,
+    SourceError,
+    Unauthorized,
+    UnknownModel,
+    Unreachable,
+)
+
+Call = Callable[..., Any]
+
+SUMMARY = {"model": "m", "partition": "p", "profile": "q4-zstd", **Summary().to_json()}
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What a UE was told, instead of starting it."""
+    asked: list[dict[str, Any]] = []
+
+    async def play(settings: UeSettings, source: str, **options: Any) -> dict[str, Any]:
+        asked.append({"settings": settings, "source": source, **options})
+        return SUMMARY
+
+    monkeypatch.setattr("pipeline.live.play", play)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def edge_url() -> Iterator[str]:
+    """An edge in a process of its own, with the token ``secret``."""
+    with edge_process("--token", "secret") as url:
+        yield url
+
+
+def test_the_defaults_are_those_of_the_settings(splitrtc: Call, played: list[dict[str, Any]]) -> None:
+    done = splitrtc("ue", "--edge", "gpu-box:8787")
+    assert (done.exit_code, done.out) == (0, "")
+    assert "m at p, q4-zstd" in done.err
+    assert played == [
+        {
+            "settings": UeSettings("gpu-box:8787"),
+            "source": "clip",
+            "sinks": (),
+            "seconds": None,
+            "repeat": False,
+            "table": False,
+        }
+    ]
+
+
+def test_a_terminal_gets_a_live_table_and_no_other(
+    splitrtc: Call, played: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    done = splitrtc("ue", "--edge", "gpu-box:8787")
+    assert played[0]["table"] is True
+    assert (done.out, done.err) == ("", "")
+
+
+def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, Any]]) -> None:
+    words = (
+        "--edge wss://gpu-box --source 0 --sink a.mp4 --sink - --model m --partition p --profile f --fps 10 "
+        "--seconds 3 --loop --token t --ca c.pem --fingerprint ab --bind 192.0.2.1 --ice-server stun:a "
+        "--provider cpu --threads 2 --models x --budget 0.2 --timeout 3 --threshold 0.7"
+    )
+    assert splitrtc("ue", *words.split()).exit_code == 0
+    settings = UeSettings(
+        "wss://gpu-box",
+        model="m",
+        partition="p",
+        profile="f",
+        fps=10,
+        token="t",
+        ca=Path("c.pem"),
+        fingerprint="ab",
+        bind="192.0.2.1",
+        ice_servers=("stun:a",),
+        provider="cpu",
+        threads=2,
+        models=(Path("x"),),
+        budget=0.2,
+        timeout=3,
+        threshold=0.7,
+    )
+    assert played == [
+        {"settings": settings, "source": "0", "sinks": ("a.mp4", "-"), "seconds": 3, "repeat": True, "table": False}
+    ]
+
+
+def test_the_environment_stands_in_for_flags_which_win(
+    splitrtc: Call, played: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"EDGE": "one:1", "SINK": "a.mp4 b.jsonl", "FPS": "5", "THRESHOLD": "0", "LOOP": "yes"}.items():
+        monkeypatch.setenv(f"SPLITRTC_{name}", value)
+    splitrtc("ue", "--edge", "other:1")
+    (told,) = played
+    assert told["settings"] == UeSettings("other:1", fps=5, threshold=0)
+    assert (told["sinks"], told["repeat"]) == (("a.mp4", "b.jsonl"), True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--json --sink -", "both want stdout"),
+        ("--token a --token-file b", "either --token or --token-file"),
+        ("--fps 0", "fps"),
+        ("--threshold 2", "threshold"),
+        ("--ice-server nonsense", "ICE server"),
+        ("--ca a.pem", "certificate"),
+        ("--profile Q4!", "profile"),
+        ("--models /nowhere", "/nowhere"),
+    ],
+)
+def test_what_cannot_be_is_told(splitrtc: Call, words: str, message: str) -> None:
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", *words.split())
+    assert (done.exit_code, done.out) == (BadArgument.exit_code, "")
+    assert message in done.error
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://gpu-box", "[::1", "ws://user:hunter2@gpu-box", "ws://gpu-box?token=hunter2"]
+)
+def test_a_url_that_is_none_is_told_without_what_may_be_secret(splitrtc: Call, url: str) -> None:
+    done = splitrtc("ue", "--edge", url)
+    assert done.exit_code == BadArgument.exit_code
+    assert "hunter2" not in done.err
+
+
+@pytest.mark.parametrize("flag", ["--model", "--partition", "--profile"])
+def test_what_the_zoo_does_not_have_is_told(splitrtc: Call, flag: str) -> None:
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", flag, "nonsense")
+    assert done.exit_code == UnknownModel.exit_code
+    assert "nonsense" in done.error
+
+
+def test_an_edge_that_is_not_there_is_told(splitrtc: Call) -> None:
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--json")
+    assert (done.exit_code, done.out) == (Unreachable.exit_code, "")
+    assert "127.0.0.1:1" in done.error
+
+
+def test_a_missing_runtime_is_told(splitrtc: Call, monkeypatch: pytest.MonkeyPatch, edge_url: str) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = splitrtc("ue", "--edge", edge_url, "--token", "secret")
+    assert done.exit_code == MissingDependency.exit_code
+    assert "pip install 'splitrtc[cpu]'" in done.error
+
+
+@pytest.mark.parametrize("flags", [[], ["--token", "wrong"]])
+def test_a_wrong_token_is_told(splitrtc: Call, edge_url: str, flags: list[str]) -> None:
+    done = splitrtc("ue", "--edge", edge_url, *flags)
+    assert done.exit_code == Unauthorized.exit_code
+    assert "token" in done.error
+
+
+def test_another_path_of_the_server_is_told(splitrtc: Call, edge_url: str) -> None:
+    assert splitrtc("ue", "--edge", f"{edge_url}/elsewhere", "--token", "secret").exit_code == ProtocolError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("flags", "exit_code"),
+    [
+        (["--source", "/nowhere.mp4"], SourceError.exit_code),
+        (["--source", "gopher://"], BadArgument.exit_code),
+        (["--sink", "result.xyz"], BadArgument.exit_code),
+    ],
+)
+def test_a_source_or_a_sink_that_is_none_is_told(
+    splitrtc: Call, edge_url: str, flags: list[str], exit_code: int
+) -> None:
+    done = splitrtc("ue", "--edge", edge_url, "--token", "secret", *flags)
+    assert (done.exit_code, done.out) == (exit_code, "")
+    assert flags[1] in done.error
+
+
+def test_json_is_all_there_is_on_stdout(splitrtc: Call, edge_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITRTC_TOKEN", "secret")
+    done = splitrtc("ue", "--edge", edge_url, "--source", "testsrc", "--seconds", "0.3", "--json")
+    assert done.exit_code == 0, done.err
+    assert done.json["frames_answered"] > 0
+    assert (done.json["source"], done.json["mode"]) == ("testsrc", "split")
+
+
+def test_lines_on_stdout_leave_the_table_to_stderr(splitrtc: Call, edge_url: str, tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("secret\n")
+    words = ["--edge", edge_url, "--source", "testsrc", "--seconds", "0.3", "--sink", "-"]
+    done = splitrtc("ue", *words, "--token-file", str(token_file))
+    assert done.exit_code == 0, done.err
+    frames = [json.loads(line) for line in done.out.splitlines()]
+    assert [frame for frame in frames if frame["status"] == "ok"]
+    assert "frames answered" in " ".join(done.err.split())
+
+
+def test_ctrl_c_ends_it_as_the_end_of_the_source_does(splitrtc: Call, edge_url: str, tmp_path: Path) -> None:
+    lines = tmp_path / "pipe.jsonl"
+    os.mkfifo(lines)
+
+    def interrupt_at_the_first_result() -> None:
+        with lines.open() as results:
+            results.readline()
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in results:
+                pass
+
+    watcher = threading.Thread(target=interrupt_at_the_first_result)
+    watcher.start()
+    done = splitrtc(
+        "ue", "--edge", edge_url, "--token", "secret", "--source", "testsrc", "--json", "--sink", str(lines)
+    )
+    watcher.join(10)
+    assert done.exit_code == 0, done.err
+    assert done.json["frames_answered"] > 0

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from models import Zoo
+from pipeline.edge import RETRY_AFTER, Edge, serve_until_stopped
+from pipeline.offers import points
+from pipeline.settings import EdgeSettings, UeSettings
+from pipeline.ue import UeSession
+from rtc import Peer
+from signaling import SignalingClient, attributes_of
+from splitrtc_errors import (
+    BadArgument,
+    ConnectionLost,
+    EdgeFull,
+    NoCommonOperatingPoint,
+    Rejected,
+    SinkError,
+    Unauthorized,
+    Unreachable,
+)
+
+WAIT = 20.0
+Connect = Callable[[str], AbstractAsyncContextManager[Any]]
+Until = Any
+
+
+def ue(url: str, **settings: Any) -> UeSession:
+    return UeSession(UeSettings(url, **{"budget": 10.0, "timeout": WAIT, **settings}))
+
+
+async def get(edge: Edge, path: str) -> tuple[int, dict[str, Any]]:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(edge.url.replace("ws", "http", 1) + path, ssl=not edge.fingerprint) as response,
+    ):
+        return response.status, await response.json()
+
+
+async def test_health(edge: Edge) -> None:
+    assert (await get(edge, "/healthz"))[0] == 200
+    status, body = await get(edge, "/readyz")
+    assert status == 200
+    assert body["status"] == "ready"
+    assert body["sessions"] == 0
+    assert body["providers"] == {"ssdlite_mbv2_coco_300": "cpu"} or "cuda" in body["providers"].values()
+    async with ue(edge.url):
+        assert (await get(edge, "/readyz"))[1]["sessions"] == 1
+
+
+async def test_a_full_edge_refuses_politely_until_a_slot_is_free(until: Until) -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", max_sessions=1)) as edge:
+        async with ue(edge.url):
+            with pytest.raises(EdgeFull, match="all 1 sessions are taken") as refused:
+                async with ue(edge.url):
+                    pass
+            assert refused.value.retry_after == RETRY_AFTER
+            assert edge.sessions == 1
+        await until(lambda: edge.sessions == 0)
+        async with ue(edge.url):
+            assert edge.sessions == 1
+        assert edge.outcomes["sessions_refused"] == 1
+        assert edge.outcomes["sessions_served"] == 2
+
+
+async def test_of_many_that_come_at_once_no_more_get_in_than_there_are_slots() -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", max_sessions=2)) as edge, AsyncExitStack() as stack:
+        sessions = [ue(edge.url) for _ in range(5)]
+        entered = await asyncio.gather(*map(stack.enter_async_context, sessions), return_exceptions=True)
+        assert sum(isinstance(outcome, UeSession) for outcome in entered) == 2
+        assert sum(isinstance(outcome, EdgeFull) for outcome in entered) == 3
+        assert edge.sessions == 2
+
+
+@pytest.mark.parametrize("token", [None, "wrong", "secret "])
+async def test_without_the_token_nobody_gets_in(token: str | None) -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", token="secret")) as edge:
+        with pytest.raises((Unauthorized, BadArgument)):
+            async with ue(edge.url, token=token):
+                pass
+        # Refused before anything was negotiated.
+        assert edge.summary() == {"url": edge.url, "sessions": 0}
+        async with ue(edge.url, token="secret"):
+            pass
+
+
+async def test_self_signed_certificates_are_pinned() -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", self_signed=True)) as edge:
+        assert edge.url.startswith("wss://")
+        assert edge.fingerprint is not None
+        async with ue(edge.url, fingerprint=edge.fingerprint) as session:
+            assert session.point.profile == "q4-zstd"
+        for settings in ({"fingerprint": 64 * "0"}, {}):
+            with pytest.raises(Unreachable, match="not one to trust"):
+                async with ue(edge.url, **settings):
+                    pass
+        assert edge.outcomes["sessions_served"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "aspect"),
+    [
+        ({"digest": "sha-256:" + 64 * "0"}, "model"),
+        ({"partition": 32 * "0"}, "partition"),
+        ({"head": "int8"}, "head"),
+        ({"profile": "q8-zstd", "calibration": "sha-256:" + 64 * "0"}, "calibration"),
+        ({"profile": "h264", "calibration": None}, "profile"),
+        ({"direction": "down"}, "direction"),
+    ],
+)
+async def test_without_common_ground_the_edge_lists_what_it_would_take(
+    edge: Edge, device: Any, change: dict[str, Any], aspect: str
+) -> None:
+    offer = replace(device.point.offer(12.5), **change)
+    async with Peer(bind="127.0.0.1") as peer, SignalingClient(edge.url) as client:
+        with pytest.raises(NoCommonOperatingPoint, match=f"the {aspect} of the preferred offer") as refused:
+            await client.connect(await peer.create_offer(attributes_of([offer])))
+    acceptable = refused.value.problem["acceptable"]
+    assert len(acceptable) == len(points(Zoo()))
+    assert device.point.offer(12.5).format() in acceptable
+    assert edge.sessions == 0
+    assert len(edge._pool) == 1  # the warm one
+
+
+@pytest.mark.parametrize("offer", ["", "v=0\r\n", "plain"])
+async def test_an_offer_that_cannot_be_used_is_refused(edge: Edge, offer: str) -> None:
+    if offer == "plain":  # a session description without our channels
+        async with Peer(bind="127.0.0.1") as peer:
+            whole = await peer.create_offer()
+        offer = "\r\n".join(line for line in whole.splitlines() if not line.startswith("a=dcmap")) + "\r\n"
+    async with SignalingClient(edge.url) as client:
+        with pytest.raises(Rejected):
+            await client.connect(offer)
+    assert edge.sessions == 0
+    assert edge.outcomes["sessions_refused"] <= 1
+
+
+async def test_an_edge_with_further_models_serves_them_and_frees_them(
+    tiny_model: Path, make_feed: Any, until: Until
+) -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", models=(tiny_model,))) as edge:
+        with pytest.raises(NoCommonOperatingPoint):
+            async with Edge(EdgeSettings("127.0.0.1:0")) as other, ue(other.url, model="tiny", models=(tiny_model,)):
+                pass
+        feed = make_feed()
+        assert len(edge._pool) == 2
+        async with ue(edge.url, model="tiny", models=(tiny_model,), partition="late") as session:
+            assert len(edge._pool) == 3
+            feed.give(np.full((4, 4, 3), 255, np.uint8), None)
+            async with asyncio.timeout(WAIT):
+                (result,) = [result async for result in session.run(feed)]
+        assert result.detections is not None
+        assert [result.label(index) for index in result.detections.classes] == ["cat", "dog"]
+        await until(lambda: len(edge._pool) == 2)
+
+
+async def test_sessions_that_come_and_go_leave_nothing(
+    edge: Edge, make_feed: Any, pictures: list[np.ndarray], resources: Callable[[], Any], until: Until
+) -> None:
+    async def visit() -> None:
+        feed = make_feed()
+        async with ue(edge.url) as session:
+            feed.give(pictures[0], None)
+            async with asyncio.timeout(WAIT):
+                assert [result.status async for result in session.run(feed)] == ["ok"]
+
+    async def gone() -> None:
+        await until(lambda: edge.sessions == 0 and not edge._sessions and not edge._server._sessions)
+
+    await visit()
+    await asyncio.gather(visit(), visit())  # so that every thread of the pool is there
+    await gone()
+    before = resources()
+    for _ in range(4):
+        await visit()
+    await asyncio.gather(*(visit() for _ in range(6)))
+    await gone()
+    after = resources()
+    assert after["tasks"] == before["tasks"]
+    assert after["files"] == before["files"]
+    assert {name for name in after["threads"] if not name.startswith("tail")} <= before["threads"]
+    assert len(edge._pool) == 1
+    assert edge.outcomes["ok"] == 13
+
+
+async def test_closing_ends_all_sessions_and_takes_no_more(
+    edge: Edge, connect_stub_ue: Connect, resources: Callable[[], Any]
+) -> None:
+    url = edge.url
+    async with ue(url) as session, connect_stub_ue(url):
+        run = session.run("testsrc")
+        waiting = asyncio.create_task(edge.wait())
+        await asyncio.gather(edge.close(), edge.close())
+        await waiting
+        assert edge.sessions == 0
+        with pytest.raises(ConnectionLost, match="the edge closes"):
+            await run.wait()
+        with pytest.raises(Unreachable):
+            async with ue(url):
+                pass
+    await edge.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 4, 8, 16, 18, 20, 22, 24])
+async def test_an_edge_can_be_closed_at_any_moment_of_a_negotiation(
+    turns: int, device: Any, resources: Callable[[], Any], back_to: Any
+) -> None:
+    before = resources()
+    edge = await Edge(EdgeSettings("127.0.0.1:0")).__aenter__()
+    async with Peer(bind="127.0.0.1") as peer, SignalingClient(edge.url) as client:
+        offer = await peer.create_offer(attributes_of([device.point.offer(30.0)]))
+        connecting = asyncio.create_task(client.connect(offer))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(WAIT / 2):  # less than a peer that never comes is waited for
+            await edge.close()
+        await asyncio.gather(connecting, return_exceptions=True)
+        assert edge.sessions == 0
+    await back_to(before)
+
+
+async def test_a_draining_edge_says_so(edge: Edge, device: Any, until: Until) -> None:
+    async with Peer(bind="127.0.0.1") as peer, SignalingClient(edge.url) as client:
+        edge._draining = True  # between the signal and the end of the last session
+        assert (await get(edge, "/readyz"))[0] == 503
+        with pytest.raises(EdgeFull, match="takes no new sessions") as refused:
+            await client.connect(await peer.create_offer(attributes_of([device.point.offer(30.0)])))
+        assert refused.value.retry_after == RETRY_AFTER
+
+
+async def test_an_address_that_is_taken(edge: Edge, resources: Callable[[], Any], back_to: Any) -> None:
+    before = resources()
+    with pytest.raises(BadArgument, match="cannot listen on port"):
+        async with Edge(EdgeSettings(edge.url.removeprefix("ws://"))):
+            pass
+    await back_to(before)
+
+
+async def test_serving_until_the_signal(tmp_path: Path, until: Until) -> None:
+    ready = tmp_path / "ready.json"
+    serving = asyncio.create_task(serve_until_stopped(EdgeSettings("127.0.0.1:0", self_signed=True), ready))
+    await until(ready.exists)
+    told = json.loads(ready.read_text(encoding="utf-8"))
+    assert told["pid"] == os.getpid()
+    async with ue(told["url"], fingerprint=told["fingerprint"]) as session:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(ConnectionLost, match="the edge closes"):
+            await session.run("testsrc").wait()
+    async with asyncio.timeout(WAIT):
+        summary = await serving
+    assert summary["url"] == told["url"]
+    assert (summary["sessions"], summary["sessions_served"]) == (0, 1)
+    assert not ready.exists()
+
+
+async def test_a_ready_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="cannot write the ready file"):
+        await serve_until_stopped(EdgeSettings("127.0.0.1:0"), tmp_path / "nowhere" / "ready.json")

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.edge import Edge
+from pipeline.live import play
+from pipeline.settings import UeSettings
+from splitrtc_errors import ConnectionLost, SinkError
+
+WAIT = 20.0
+
+
+def settings(edge: Edge, **changes: Any) -> UeSettings:
+    return UeSettings(edge.url, **{"budget": 10.0, "timeout": WAIT, **changes})
+
+
+async def test_a_run_is_summed_up(edge: Edge, tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    summary = await play(settings(edge), "testsrc", sinks=[str(lines)], seconds=0.5, repeat=False, table=False)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert (summary["mode"], summary["partition"], summary["source"]) == ("split", "bottleneck_7", "testsrc")
+    assert 0 < summary["connect_s"] < WAIT
+    assert 0 < summary["frames_answered"] <= summary["frames_produced"] == sum(summary["outcomes"].values())
+    assert summary["sinks"][str(lines)] == {"written": summary["frames_produced"], "dropped": 0, "error": None}
+    assert edge.sessions == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_run_as_its_source_would(
+    edge: Edge, tmp_path: Path, until: Any, number: signal.Signals
+) -> None:
+    lines = tmp_path / "out.jsonl"
+    playing = asyncio.create_task(
+        play(settings(edge), "testsrc", sinks=[str(lines)], seconds=None, repeat=False, table=True)
+    )
+    await until(lambda: lines.exists() and lines.stat().st_size > 0)
+    os.kill(os.getpid(), number)
+    async with asyncio.timeout(WAIT):
+        summary = await playing
+    assert len(lines.read_text(encoding="utf-8").splitlines()) == summary["frames_produced"]
+    # The signal means again what it meant before.
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+async def test_a_sink_that_cannot_be_opened_ends_it(edge: Edge, tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="cannot write"):
+        await play(
+            settings(edge), "clip", sinks=[str(tmp_path / "no" / "out.jsonl")], seconds=None, repeat=False, table=False
+        )
+
+
+async def test_the_loss_of_the_edge_ends_it(edge: Edge, tmp_path: Path, until: Any) -> None:
+    lines = tmp_path / "out.jsonl"
+    playing = asyncio.create_task(
+        play(settings(edge), "testsrc", sinks=[str(lines)], seconds=60.0, repeat=False, table=False)
+    )
+    await until(lambda: lines.exists() and lines.stat().st_size > 0)
+    started = time.monotonic()
+    await edge.close()
+    with pytest.raises(ConnectionLost, match="the edge closes"):
+        await playing
+    assert time.monotonic() - started < WAIT

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline import table
+from pipeline.outcome import FrameResult
+from pipeline.summary import STAGES, Summary
+from pipeline.table import LiveTable, summary_table
+
+Make = Callable[..., FrameResult]
+
+
+def text_of(summary: Summary, title: str = "a run") -> str:
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as capture:
+        console.print(summary_table(summary.to_json(), title))
+    return capture.get()
+
+
+def row(text: str, name: str) -> list[str]:
+    """The cells of the row that begins with a name."""
+    (line,) = [line for line in text.splitlines() if line.strip("│┃ ").startswith(name)]
+    return line.replace("│", " ").split()
+
+
+def test_every_stage_has_a_row(make_result: Make) -> None:
+    summary = Summary()
+    summary.add(make_result())
+    text = text_of(summary)
+    for stage in STAGES:
+        assert row(text, stage) == ([stage, *["4.0"] * 3] if stage == "head" else [stage, "-", "-", "-"])
+    assert row(text, "total") == ["total", "20.0", "20.0", "20.0"]
+    assert row(text, "overhead") == ["overhead", "-", "-", "-"]
+
+
+def test_it_says_what_became_of_the_frames(make_result: Make) -> None:
+    summary = Summary()
+    summary.add(make_result())
+    assert "dropped" not in text_of(summary)
+    summary.add(replace(make_result(answered=False), dropped_at="network"))
+    text = " ".join(text_of(summary).split())
+    assert "1 of 2 frames answered, 1 boxes, 9.0 kB a frame" in text
+    assert "dropped at network: 1" in text
+
+
+def test_brackets_in_a_title_are_no_markup() -> None:
+    assert "cut [/red] at [bold]x" in " ".join(text_of(Summary(), "cut [/red] at [bold]x").split())
+
+
+def test_the_live_table_shows_the_last_state_on_stderr(
+    make_result: Make, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "REFRESH_SECONDS", 0.001)
+    summary = Summary()
+    with LiveTable(summary, "a run"):
+        summary.add(make_result())
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "1 of 1 frames answered" in " ".join(shown.err.split())
+    assert not [thread for thread in threading.enumerate() if thread.name == "table"]
+
+
+def test_the_live_table_is_drawn_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "REFRESH_SECONDS", 0.001)
+    drawn = threading.Semaphore(0)
+
+    class Watched(Summary):
+        def to_json(self) -> dict[str, Any]:
+            drawn.release()
+            return super().to_json()
+
+    with LiveTable(Watched(), "a run"):
+        assert drawn.acquire(timeout=5)
+        assert drawn.acquire(timeout=5)
+
+
+def test_the_live_table_ends_with_its_context_when_that_fails() -> None:
+    with pytest.raises(ZeroDivisionError):
+        with LiveTable(Summary(), "a run"):
+            raise ZeroDivisionError
+    assert not [thread for thread in threading.enumerate() if thread.name == "table"]
+
+
+def test_a_summary_may_be_read_while_it_grows(make_result: Make) -> None:
+    """The table's thread reads, the event loop's writes."""
+    summary, stopping, failures = Summary(window=100), threading.Event(), []
+
+    def read() -> None:
+        try:
+            while not stopping.is_set():
+                summary.to_json()
+        except Exception as error:
+            failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    results = [replace(make_result(answered=False), dropped_at=f"place {number % 50}") for number in range(50)]
+    for number in range(3000):
+        summary.add(make_result() if number % 2 else results[number % 50])
+    stopping.set()
+    reader.join(10)
+    assert failures == []
