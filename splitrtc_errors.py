@@ -19,12 +19,13 @@
     │   ├── Unreachable              nobody answers at that address
     │   ├── NegotiationTimeout       somebody answered, but not in time
     │   └── ConnectionLost           the session died under way
-    └── ModelError                   the model's owner can fix it
-        ├── ModelFileError           file missing, damaged, or with the wrong digest
-        ├── CutError                 the model cannot be cut there
-        ├── TensorError              wrong shape, element type or value
-        ├── CodecError               coded data that cannot be decoded, or a value that cannot be coded
-        └── ProviderError            the execution provider asked for is not in use
+    ├── ModelError                   the model's owner can fix it
+    │   ├── ModelFileError           file missing, damaged, or with the wrong digest
+    │   ├── CutError                 the model cannot be cut there
+    │   ├── TensorError              wrong shape, element type or value
+    │   ├── CodecError               coded data that cannot be decoded, or a value that cannot be coded
+    │   └── ProviderError            the execution provider asked for is not in use
+    └── ProcessFailed                a process that this one started failed, and has said why
 
 It stands under every layer, beside the facade, because `rtc` and `models` must not know each other and still
 share one tree. Every message says what was expected, what came and, where it helps, what to do. ``exit_code``
@@ -34,7 +35,7 @@ is what the command line returns.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 __all__ = [
     "BadArgument",
@@ -49,6 +50,7 @@ __all__ = [
     "NetworkError",
     "NoCommonOperatingPoint",
     "PeerError",
+    "ProcessFailed",
     "ProtocolError",
     "ProviderError",
     "Rejected",
@@ -70,7 +72,7 @@ MAX_RETRY_AFTER = 86_400
 class SplitRtcError(Exception):
     """Base of everything that splitrtc raises on purpose."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class UserError(SplitRtcError):
@@ -217,3 +219,14 @@ class ProviderError(ModelError):
     """The execution provider that was asked for is not in use."""
 
     exit_code = 35
+
+
+class ProcessFailed(SplitRtcError):
+    """A process that this one started has failed, and has said why; ``exit_code`` is its own where it has one."""
+
+    exit_code = 40
+
+    def __init__(self, message: str, returncode: int | None = None) -> None:
+        super().__init__(message)
+        if returncode is not None and returncode > 0:  # not ended by a signal, and not by itself for no reason
+            self.exit_code = returncode

@@ -15,22 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from models.partition import CACHE_VARIABLE as CACHE
-from pipeline.plot import plot_latency, read_lines
-from splitrtc_errors import SinkError, SplitRtcError
+from pipeline.plot import plot_latency, read_lines, require_matplotlib
+from splitrtc_errors import ProcessFailed, SinkError
 
-__all__ = ["DemoFailed", "edge_process", "run_demo"]
+__all__ = ["edge_process", "run_demo"]
 
 EDGE_START_SECONDS = 60.0
 """Until the edge must be ready: the first time it cuts the model and checks the parts."""
 EDGE_STOP_SECONDS = 10.0
-
-
-class DemoFailed(SplitRtcError):
-    """One of the two processes failed; its own error line says why. ``exit_code`` is that process's."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # here it belongs to the case, not to the class
 
 
 @contextlib.contextmanager
@@ -47,9 +39,9 @@ def edge_process(*flags: str) -> Iterator[str]:
             deadline = time.monotonic() + EDGE_START_SECONDS
             while not ready.exists():
                 if edge.poll() is not None:
-                    raise DemoFailed("the edge did not start", edge.returncode)
+                    raise ProcessFailed("the edge did not start", edge.returncode)
                 if time.monotonic() > deadline:
-                    raise DemoFailed(f"the edge was not ready within {EDGE_START_SECONDS:g} s", 1)
+                    raise ProcessFailed(f"the edge was not ready within {EDGE_START_SECONDS:g} s")
                 time.sleep(0.02)
             yield json.loads(ready.read_text(encoding="utf-8"))["url"]
         finally:
@@ -82,7 +74,7 @@ def _run_ue(command: Sequence[str]) -> bytes:
             ue.kill()
             raise
     if ue.returncode:
-        raise DemoFailed("the UE did not come to its end", ue.returncode)
+        raise ProcessFailed("the UE did not come to its end", ue.returncode)
     return written
 
 
@@ -104,9 +96,10 @@ def _tidy_on(*signals: signal.Signals) -> Iterator[None]:
 def run_demo(source: str, seconds: float | None, out: Path) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    Returns the summary, which is also demo.json. Raises DemoFailed, SinkError or MissingDependency. To be called in
+    Returns the summary, which is also demo.json. Raises ProcessFailed, SinkError or MissingDependency. To be called in
     the main thread, because it handles signals.
     """
+    require_matplotlib()  # rather now than after the run
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

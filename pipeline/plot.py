@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.summary import STAGES
 from splitrtc_errors import MissingDependency, SinkError
 
-__all__ = ["plot_latency", "read_lines"]
+__all__ = ["plot_latency", "read_lines", "require_matplotlib"]
 
 COLOURS = {
     "wait": "#c8ccd4",
@@ -25,6 +25,14 @@ COLOURS = {
 """The device's stages are green, the network's yellow, the edge's red."""
 
 
+def require_matplotlib() -> None:
+    """Raise MissingDependency when there is nothing to draw with; loads it otherwise."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency("the latency plot needs matplotlib: pip install 'splitrtc[plot]'") from error
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The frames of a run, as the JSON lines sink wrote them."""
     with path.open(encoding="utf-8") as lines:
@@ -37,10 +45,8 @@ def plot_latency(frames: list[dict[str, Any]], latency_ms: dict[str, dict[str, f
     ``frames`` are the objects of `read_lines`, ``latency_ms`` is that of the run's summary. Raises MissingDependency
     without matplotlib, SinkError when the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # without pyplot, whose state and windows belong to the whole program
-    except ImportError as error:
-        raise MissingDependency("the latency plot needs matplotlib: pip install 'splitrtc[plot]'") from error
+    require_matplotlib()
+    from matplotlib.figure import Figure  # without pyplot, whose state and windows belong to the whole program
 
     answered = [frame for frame in frames if frame["detections"] is not None]
     begin = min((frame["captured"] for frame in frames), default=0.0)

@@ -48,6 +48,8 @@ class TailPool:
         self, store: PartitionStore, provider: str = "auto", threads: int = 1, workers: int | None = None
     ) -> None:
         self.executor = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="tail")
+        # Apart from the others: a session that comes must not hold up those that run.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load tail")
         self._store = store
         self._provider = provider
         self._threads = threads
@@ -87,7 +89,7 @@ class TailPool:
             self._entries.pop(key, None)
 
     async def _load(self, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
-        tail = await asyncio.get_running_loop().run_in_executor(self.executor, self._load_now, card, tensors)
+        tail = await asyncio.get_running_loop().run_in_executor(self._loader, self._load_now, card, tensors)
         logger.info("tail of %s at %s is warm on %s", card.name, ", ".join(tensors), tail.submodel.provider)
         return tail
 
@@ -104,4 +106,5 @@ class TailPool:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
-        await asyncio.get_running_loop().run_in_executor(None, self.executor.shutdown)
+        for executor in (self._loader, self.executor):
+            await asyncio.get_running_loop().run_in_executor(None, executor.shutdown)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         intermediate_attributes,
     )
     from .link import Link, LinkCounters
-    from .link_settings import LinkSettings, QueueLimit, Trace, parse_link
+    from .link_settings import LinkSettings, LinkTrace, QueueLimit, parse_link
     from .liveness import Liveness
     from .peer import IceServer, Peer, PeerCounters
     from .reassembly import Reassembler, ReassemblyCounters, ReceivedFrame
@@ -66,7 +66,7 @@ _MODULES = {
         "intermediate_attributes",
     ),
     "link": ("Link", "LinkCounters"),
-    "link_settings": ("LinkSettings", "QueueLimit", "Trace", "parse_link"),
+    "link_settings": ("LinkSettings", "LinkTrace", "QueueLimit", "parse_link"),
     "liveness": ("Liveness",),
     "peer": ("IceServer", "Peer", "PeerCounters"),
     "reassembly": ("ReassemblyCounters", "Reassembler", "ReceivedFrame"),
@@ -120,6 +120,7 @@ __all__ = [
     "LinkCounters",
     "LinkSettings",
     "LinkStatistics",
+    "LinkTrace",
     "Liveness",
     "OutgoingFrame",
     "Peer",
@@ -134,7 +135,6 @@ __all__ = [
     "SenderCounters",
     "SliceScheduler",
     "Status",
-    "Trace",
     "Unit",
     "UnitSender",
     "Window",

@@ -5,8 +5,8 @@ A packet's way, after a copy of it was made perhaps (`duplicate`):
 1. It waits in the queue until all earlier ones have been sent at the link's rate, or is dropped if the queue is full.
 2. When its last bit has been sent, it is lost if the link is down just then (`outages`) or by chance (`loss`,
    `burst`): what is lost has used the link as well, as on a radio link.
-3. It arrives after `delay` and up to `jitter`, but not before one sent earlier, perhaps damaged (`corrupt`). One that is
-   picked for reordering arrives `REORDER_HOLD` later than that, while others overtake it.
+3. It arrives, perhaps damaged (`corrupt`), after `delay` and up to `jitter`, but not before one that was sent earlier.
+   Only one that is picked to be overtaken (`reorder`) arrives `REORDER_HOLD` later than that, and others need not wait.
 
 The rate is that in force while a packet is sent; all else is as it was when the packet was offered. Each kind of chance
 has a random generator of its own, and each packet (a copy is one, too) draws from them when it is offered: so the nth

@@ -36,8 +36,8 @@ __all__ = [
     "MAX_OUTAGES",
     "MAX_TRACE",
     "LinkSettings",
+    "LinkTrace",
     "QueueLimit",
-    "Trace",
     "parse_link",
 ]
 
@@ -70,6 +70,12 @@ _QUEUE_RANGES: Final[dict[QueueUnit, tuple[float, float]]] = {
 }
 
 
+def _check(name: str, value: float, low: float, high: float) -> None:
+    # Written so that a NaN fails.
+    if not low <= value <= high:
+        raise BadArgument(f"link {name} of {value:g}, expected {low:g} to {high:g}")
+
+
 @dataclass(frozen=True, slots=True)
 class QueueLimit:
     """How much may wait: milliseconds, or packets or bytes including the packet that is being sent."""
@@ -92,14 +98,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class LinkTrace:
     """How a link changes over time."""
 
     name: str
     changes: tuple[Change, ...]
 
     @classmethod
-    def read(cls, path: str) -> Trace:
+    def read(cls, path: str) -> LinkTrace:
         """Read a trace from a file. Raises `BadArgument`."""
         try:
             with Path(path).open("rb") as file:
@@ -112,7 +118,7 @@ class Trace:
         return cls.parse(text, path)
 
     @classmethod
-    def parse(cls, text: str, name: str) -> Trace:
+    def parse(cls, text: str, name: str) -> LinkTrace:
         """Read a trace from its text; `name` is for messages and for `LinkSettings.format`. Raises `BadArgument`."""
         changes: list[Change] = []
         for number, line in enumerate(text.splitlines(), 1):
@@ -156,7 +162,7 @@ class LinkSettings:
     outages: tuple[tuple[float, float], ...] = ()
     """From, and until before, which second since the link's start all that leaves the queue is lost."""
     seed: int = 0
-    trace: Trace | None = None
+    trace: LinkTrace | None = None
 
     def __post_init__(self) -> None:
         _check("delay", self.delay, 0, MAX_DELAY)
@@ -330,8 +336,8 @@ def _integer(key: str, text: str) -> int:
     return int(text)
 
 
-def _trace(_: str, text: str) -> Trace:
-    return Trace.read(text)
+def _trace(_: str, text: str) -> LinkTrace:
+    return LinkTrace.read(text)
 
 
 _READERS: Final[dict[str, tuple[str, Callable[[str, str], Any]]]] = {
@@ -350,12 +356,6 @@ _READERS: Final[dict[str, tuple[str, Callable[[str, str], Any]]]] = {
     "trace": ("trace", _trace),
 }
 _CHANGING = [key for key in _READERS if key not in ("queue", "outage", "seed", "trace")]
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    # Written so that a NaN fails.
-    if not low <= value <= high:
-        raise BadArgument(f"link {name} of {value:g}, expected {low:g} to {high:g}")
 
 
 def _decimal(value: float, scale: int = 1) -> str:

@@ -19,19 +19,21 @@ import hmac
 import ipaddress
 import re
 import struct
+from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 from splitrtc_errors import BadArgument, ProtocolError
 
 from .link import Link, LinkCounters
 from .link_settings import LinkSettings
 
-__all__ = ["MAX_UNSENT", "Relay", "RelayCounters", "Side"]
+__all__ = ["MAX_WAITING", "Relay", "RelayCounters", "Side"]
 
-MAX_UNSENT = 1024 * 1024
-"""Bytes that may wait for a socket of the relay; further datagrams are dropped, because asyncio would keep them all."""
+MAX_WAITING = 16
+"""Datagrams that wait for a peer to show its address. The other's first checks are among them, and to lose one would
+delay the connection until it is sent again."""
 
 EARLY = 0.0005
 """Seconds by which the relay is early with what it delivers by a timer.
@@ -55,9 +57,9 @@ class RelayCounters:
     foreign: int = 0
     """Datagrams from elsewhere than the peer."""
     undeliverable: int = 0
-    """Datagrams that arrived at the link's end before the peer there had shown its address."""
+    """Datagrams that arrived at the link's end long before the peer there had shown its address."""
     unsent: int = 0
-    """Datagrams that a socket did not take."""
+    """Datagrams that a socket did not take, or that would have been too many waiting for it."""
 
 
 class Relay:
@@ -126,7 +128,8 @@ class Relay:
         credentials = _credentials(sdp)
         ue, edge = self._ports["ue"], self._ports["edge"]
         if side == "ue":
-            ue.peer = edge.peer = ue.credentials = None
+            for port in (ue, edge):
+                port.forget()
             edge.credentials = credentials
             return _with_candidate(sdp, edge.address)
         ue.credentials = credentials
@@ -167,6 +170,12 @@ class _Port(asyncio.DatagramProtocol):
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._writable = True
+        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
+
+    def forget(self) -> None:
+        self.peer = self.credentials = None
+        self._waiting.clear()
 
     def close(self) -> None:
         if self._timer is not None:
@@ -174,12 +183,20 @@ class _Port(asyncio.DatagramProtocol):
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
+        # Not a subclass of it in all versions, but with its methods.
+        self.transport = cast(asyncio.DatagramTransport, transport)
         self.address = transport.get_extra_info("sockname")[:2]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
+
+    # asyncio keeps whatever a socket does not take yet, without a bound, and only tells when it is much.
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
 
     def error_received(self, exc: Exception) -> None:
         self._counters.unsent += 1
@@ -190,6 +207,8 @@ class _Port(asyncio.DatagramProtocol):
                 self._counters.foreign += 1
                 return
             self.peer = addr
+            while self._waiting:
+                self.send(self._waiting.popleft())
         now = self._loop.time()
         self.link.push(data, now)
         self._deliver(now)
@@ -211,8 +230,9 @@ class _Port(asyncio.DatagramProtocol):
 
     def send(self, packet: bytes) -> None:
         if self.peer is None:
-            self._counters.undeliverable += 1
-        elif self.transport.get_write_buffer_size() > MAX_UNSENT:
+            self._counters.undeliverable += len(self._waiting) == MAX_WAITING
+            self._waiting.append(packet)
+        elif not self._writable:
             self._counters.unsent += 1
         else:
             self.transport.sendto(packet, self.peer)

@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_written_is_told(make_result: Make, tmp_path: Path
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match=r"splitrtc\[plot\]"):
         plot_latency([], Summary().to_json()["latency_ms"], tmp_path / "plot.png")
 

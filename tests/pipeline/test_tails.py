@@ -111,10 +111,10 @@ async def test_when_all_leave_while_it_loads_nothing_is_kept(pool: TailPool, sto
         leaver.cancel()
     await asyncio.gather(*leavers, return_exceptions=True)
     assert len(pool) == 0
-    # Whoever comes now has a load of their own, while that of the others still runs in its thread.
+    # Whoever comes now has a load of their own, after that of the others, which nothing can stop.
     newcomer = asyncio.create_task(pool.acquire(CARD, CUT))
-    await store.reached()
     store.may_go_on.set()
+    await store.reached()
     pool.release(await newcomer)
     assert len(pool) == 0
 
@@ -183,7 +183,21 @@ async def test_a_tail_may_be_given_back_after_closing(store: Store) -> None:
 async def test_no_more_threads_run_than_told(store: Store) -> None:
     pool = TailPool(store, "cpu", workers=1)
     tails = await asyncio.gather(pool.acquire(CARD, CUT), pool.acquire(CARD, OTHER_CUT))
-    assert sum(thread.name.startswith("tail") for thread in threading.enumerate()) == 1
+    await asyncio.gather(*(asyncio.wrap_future(pool.executor.submit(tail.submodel.warm_up)) for tail in tails))
+    names = [thread.name for thread in threading.enumerate()]
+    assert sum(name.startswith("tail") for name in names) == 1
     for tail in tails:
         pool.release(tail)
+    await pool.close()
+
+
+async def test_loading_does_not_hold_up_what_runs(store: Store) -> None:
+    pool = TailPool(store, "cpu", workers=1)
+    store.may_go_on.clear()
+    loading = asyncio.create_task(pool.acquire(CARD, CUT))
+    await store.reached()
+    async with asyncio.timeout(10):
+        await asyncio.wrap_future(pool.executor.submit(int))
+    store.may_go_on.set()
+    pool.release(await loading)
     await pool.close()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.demo import DemoFailed, edge_process
+from pipeline.demo import edge_process
 from pipeline.summary import Summary
-from splitrtc_errors import SinkError
+from splitrtc_errors import ProcessFailed, SinkError
 
 Call = Callable[..., Any]
 
@@ -50,7 +50,9 @@ def test_json_is_all_there_is_on_stdout(splitrtc: Call, played: list[object]) ->
     assert splitrtc("demo", "--json").json == json.loads(json.dumps(SUMMARY))
 
 
-@pytest.mark.parametrize(("error", "exit_code"), [(SinkError("cannot"), 5), (DemoFailed("the edge did not", 31), 31)])
+@pytest.mark.parametrize(
+    ("error", "exit_code"), [(SinkError("cannot"), 5), (ProcessFailed("no", 31), 31), (ProcessFailed("no", -9), 40)]
+)
 def test_a_failure_is_the_demo_s_failure(
     splitrtc: Call, monkeypatch: pytest.MonkeyPatch, error: Exception, exit_code: int
 ) -> None:
