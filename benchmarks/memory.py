@@ -46,8 +46,8 @@ UNDER_WAY = 2
 SAMPLES = 20
 
 
-async def play(url: str, frames: int, step: int) -> None:
-    """The UE: send so many frames; write the number of frames ended, and of those answered, after each ``step``."""
+async def play(url: str, warm_up: int, frames: int, step: int) -> None:
+    """The UE: after the warm-up and each ``step`` frames more, write how many have ended and how many were answered."""
     source = open_source("clip")
     source.open()
     read = [source.read() for _ in range(PICTURES)]
@@ -56,7 +56,7 @@ async def play(url: str, frames: int, step: int) -> None:
     places = asyncio.Semaphore(UNDER_WAY)
 
     async def feed() -> AsyncIterator[Any]:
-        for picture in itertools.islice(itertools.cycle(pictures), frames):
+        for picture in itertools.islice(itertools.cycle(pictures), warm_up + frames):
             await places.acquire()
             yield picture
 
@@ -66,7 +66,8 @@ async def play(url: str, frames: int, step: int) -> None:
             places.release()
             ended += 1
             answered += result.answered
-            if ended % step == 0 or ended == frames:
+            beyond = ended - warm_up
+            if beyond >= 0 and (beyond % step == 0 or beyond == frames):
                 print(ended, answered, flush=True)
                 await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)  # until it has been seen
 
@@ -78,30 +79,27 @@ def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     samples: dict[str, list[dict[str, float]]] = {"ue": [], "edge": []}
     answered = 0
     with edge_process() as edge:
-        command = [sys.executable, __file__, "play", edge.url, str(total), str(step)]
+        command = [sys.executable, __file__, "play", edge.url, *map(str, (options.warm_up, options.frames, step))]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ue:
             assert ue.stdin is not None
             assert ue.stdout is not None
             task = progress.add_task("memory", total=total)
-            warm: tuple[float, int] | None = None
+            times = []
             for line in ue.stdout:
                 ended, answered = map(int, line.split())
                 progress.update(task, completed=ended)
-                if ended >= options.warm_up:
-                    warm = warm or (time.monotonic(), ended)
-                    for name, pid in (("ue", ue.pid), ("edge", edge.pid)):
-                        now = memory_of(pid)
-                        samples[name].append(
-                            {"frames": ended, "rss_mb": round(now.rss, 2), "uss_mb": round(now.uss, 2)}
-                        )
+                times.append(time.monotonic())
+                for name, pid in (("ue", ue.pid), ("edge", edge.pid)):
+                    rss, uss = memory_of(pid)
+                    look = {"frames": ended - options.warm_up, "rss_mb": round(rss, 2), "uss_mb": round(uss, 2)}
+                    samples[name].append(look)
                 ue.stdin.write("\n")
                 ue.stdin.flush()
-        if ue.returncode or warm is None:
+        if ue.returncode:
             raise SystemExit("the UE of the benchmark failed")
-    seconds = time.monotonic() - warm[0]
     return {
-        "frames": total - warm[1],
-        "frames_per_second": round((total - warm[1]) / seconds, 1),
+        "frames": options.frames,
+        "frames_per_second": round(options.frames / (times[-1] - times[0]), 1),
         "answered_share": round(answered / total, 4),
         **{name: growth(looks) for name, looks in samples.items()},
         "samples": samples,
@@ -122,8 +120,8 @@ def growth(samples: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     """Run it from the command line; the UE is a process of its own."""
     match sys.argv[1:]:
-        case ["play", url, frames, step]:
-            run_async(play(url, int(frames), int(step)))
+        case ["play", url, *numbers]:
+            run_async(play(url, *map(int, numbers)))
         case _:
             run_benchmark(
                 __file__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +48,9 @@ class Summary:
         self.frames_sent = 0
         self.fresh = 0
         self._share_received = 0.0
-        self._timings: deque[tuple[float, ...]] = deque(maxlen=window)
+        # A ring of numbers, written to at once: a list of tuples would grow for as long as the window is not full.
+        self._timings = np.full((window, 1 + len(STAGES)), np.nan, np.float32)
+        self._timed = 0
 
     def add(self, result: FrameResult) -> None:
         """Count one frame, however it ended."""
@@ -63,11 +65,11 @@ class Summary:
         self.answered += 1
         self.detections += len(result.detections)
         self._share_received += result.share_received
-        timings = result.timings
-        total = timings.total if timings.total is not None else float("nan")
-        self.fresh += total <= FRESH_SECONDS
-        stages = (getattr(timings, stage) for stage in STAGES)
-        self._timings.append((total, *(float("nan") if stage is None else stage for stage in stages)))
+        total = result.timings.total
+        self.fresh += total is not None and total <= FRESH_SECONDS
+        row = [getattr(result.timings, stage) for stage in ("total", *STAGES)]
+        self._timings[self._timed % len(self._timings)] = row  # None becomes NaN
+        self._timed += 1
 
     @property
     def produced(self) -> int:
@@ -76,8 +78,7 @@ class Summary:
 
     def latency(self) -> dict[str, dict[str, float | None]]:
         """p50, p95, p99 in milliseconds of ``total``, ``overhead`` (all but model runs and codec) and every stage."""
-        table = np.array(self._timings.copy(), dtype=np.float64)  # copied in one step: another thread may read
-        table = table.reshape(-1, 1 + len(STAGES))
+        table = self._timings[: self._timed].astype(np.float64)
         columns = dict(zip(("total", *STAGES), table.T, strict=True))
         overhead = columns["total"] - sum(columns[stage] for stage in MODEL_AND_CODEC)
         return {name: percentiles(column) for name, column in {**columns, "overhead": overhead}.items()}

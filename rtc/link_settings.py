@@ -280,7 +280,7 @@ _ONE = Decimal(1)
 _TIME_UNITS = {"": _ONE / 1_000, "ms": _ONE / 1_000, "s": _ONE}
 _HALF_UNITS = {unit: scale / 2 for unit, scale in _TIME_UNITS.items()}
 _RATE_UNITS = {"": _ONE, "k": _ONE * 1_000, "M": _ONE * 1_000_000, "G": _ONE * 1_000_000_000}
-_QUEUE_UNITS = {"": _ONE, "ms": _ONE, "packets": _ONE, "bytes": _ONE}
+_QUEUE_UNITS = {"": _ONE, "ms": _ONE, "s": _ONE * 1_000, "packets": _ONE, "bytes": _ONE}
 
 
 def _time(key: str, text: str) -> float:

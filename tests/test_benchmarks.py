@@ -48,6 +48,7 @@ def test_memory() -> None:
     for side in ("ue", "edge"):
         assert result[side]["rss_mb"] > result[side]["uss_mb"] > 10
         looks = result["samples"][side]
+        assert [looks[0]["frames"], looks[-1]["frames"]] == [0, 40]
         growth = looks[-1]["rss_mb"] - looks[0]["rss_mb"]
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
 

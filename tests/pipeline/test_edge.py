@@ -37,6 +37,12 @@ Connect = Callable[[str], AbstractAsyncContextManager[Any]]
 Until = Any
 
 
+@pytest.fixture(autouse=True)
+def _patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
+    monkeypatch.setattr("pipeline.ue.FRAMES_WAITED_FOR", 100.0)
+
+
 def ue(url: str, **settings: Any) -> UeSession:
     return UeSession(UeSettings(url, **{"budget": 10.0, "timeout": WAIT, **settings}))
 
@@ -167,7 +173,7 @@ async def test_an_edge_with_further_models_serves_them_and_frees_them(
 
 
 async def test_sessions_that_come_and_go_leave_nothing(
-    edge: Edge, make_feed: Any, pictures: list[np.ndarray], resources: Callable[[], Any], until: Until
+    edge: Edge, make_feed: Any, pictures: list[np.ndarray], resources: Callable[[], Any], back_to: Any, until: Until
 ) -> None:
     async def visit() -> None:
         feed = make_feed()
@@ -180,19 +186,15 @@ async def test_sessions_that_come_and_go_leave_nothing(
         await until(lambda: edge.sessions == 0 and not edge._sessions and not edge._server._sessions)
 
     await visit()
-    await asyncio.gather(visit(), visit())  # so that every thread of the pool is there
     await gone()
     before = resources()
     for _ in range(4):
         await visit()
     await asyncio.gather(*(visit() for _ in range(6)))
     await gone()
-    after = resources()
-    assert after["tasks"] == before["tasks"]
-    assert after["files"] == before["files"]
-    assert {name for name in after["threads"] if not name.startswith("tail")} <= before["threads"]
+    await back_to(before)
     assert len(edge._pool) == 1
-    assert edge.outcomes["ok"] == 13
+    assert edge.outcomes["ok"] == 11
 
 
 async def test_closing_ends_all_sessions_and_takes_no_more(

@@ -94,7 +94,7 @@ async def test_an_incomplete_frame_is_answered_at_its_deadline_with_what_arrived
     edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
 ) -> None:
     async with connect_stub_ue(edge.url) as ue:
-        await ue.announce(ue.parameters(deadline_ms=1))
+        await ue.announce(ue.parameters(deadline_ms=300))
         units = ue.units(pictures[0])
         ue.send(units[1:])
         result = await ue.result()

@@ -31,6 +31,7 @@ from splitrtc_errors import BadArgument
         ("reorder=2%,duplicate=3%,corrupt=0.1%", LinkSettings(reorder=0.02, duplicate=0.03, corrupt=0.001)),
         ("rate=500k,queue=50", LinkSettings(rate=5e5, queue=QueueLimit(50))),
         ("rate=1.5G,queue=20ms", LinkSettings(rate=1.5e9, queue=QueueLimit(20))),
+        ("rate=5M,queue=0.02s", LinkSettings(rate=5e6, queue=QueueLimit(20))),
         ("rate=9600,queue=64packets", LinkSettings(rate=9600, queue=QueueLimit(64, "packets"))),
         ("queue=65536bytes", LinkSettings(queue=QueueLimit(65536, "bytes"))),
         ("outage=5-7.5,outage=9-10,seed=7", LinkSettings(outages=((5, 7.5), (9, 10)), seed=7)),
