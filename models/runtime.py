@@ -7,6 +7,7 @@ silently when a provider's libraries are missing. Hence the checks here.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,8 @@ def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1,
 
 
 def _onnxruntime() -> Any:
+    # Some builds keep usage records in the user's home for their maker. Whoever wants that sets the variable to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -30,7 +30,7 @@ from signaling import (
     offers_of,
     rejection,
 )
-from splitrtc_errors import Rejected, SinkError
+from splitrtc_errors import Rejected, SinkError, UnknownModel
 
 __all__ = ["Edge", "serve_until_stopped"]
 
@@ -61,7 +61,9 @@ class Edge:
         self._host = host
         self._ssl, self.fingerprint = server_context(self.settings, host)
         zoo = Zoo(self.settings.models)
-        self._points = points(zoo)
+        self._points = [point for point in points(zoo) if self._rank(point.profile) is not None]
+        if not self._points:
+            raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
         self._acceptables = acceptables(self._points)
         self._pool = TailPool(
             PartitionStore(), self.settings.provider, self.settings.threads, workers=self.settings.workers
@@ -144,7 +146,8 @@ class Edge:
             raise
 
     async def _admit(self, request: ConnectRequest) -> str:
-        chosen = choose(offers_of(intermediate_attributes(request.offer)), self._acceptables)
+        offers = offers_of(intermediate_attributes(request.offer))
+        chosen = choose(offers, self._acceptables, preference=lambda offer: self._rank(offer.profile) or 0)
         # One tail for a session: what is agreed is the active line and its variations on the same cut.
         answered = [
             offer for offer in chosen if (offer.digest, offer.partition) == (chosen[0].digest, chosen[0].partition)
@@ -168,6 +171,13 @@ class Edge:
         self._sessions[task] = session
         task.add_done_callback(lambda task: self._sessions.pop(task, None))
         return answer
+
+    def _rank(self, profile: str) -> int | None:
+        """Place of a profile in this edge's preference, 0 for the first; None when it is not accepted."""
+        accept = self.settings.accept
+        if not accept:
+            return 0
+        return accept.index(profile) if profile in accept else None
 
     async def _serve(self, session: EdgeSession, signaling: SignalingSession) -> None:
         self.outcomes["sessions_served"] += 1

@@ -82,6 +82,7 @@ class EdgeSession:
         self._reassembler = Reassembler()
         self._deadline = Alarm(self._on_deadline)
         self._waiting: ReceivedFrame | None = None
+        self._told = False
         self._work_to_do = asyncio.Event()
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         peer.on_control = self._on_control
@@ -147,7 +148,8 @@ class EdgeSession:
             case Report():
                 self._outcomes["reports"] += 1
             case PeerFailure(code, detail):
-                logger.warning("the UE reports %s: %s", code, detail)
+                self._outcomes["failures_reported"] += 1
+                logger.debug("the UE reports %s: %s", code, detail)
             case Bye(reason):
                 self.end(f"the UE said goodbye: {reason}")
             case _:
@@ -223,8 +225,12 @@ class EdgeSession:
             inferred_at = time.monotonic()
             output = pack_detections(self._tail.detector.decode(outputs))
         except Exception as error:  # whatever a peer's data does to codec, runtime or task costs this frame alone
-            log = logger.warning if isinstance(error, SplitRtcError) else logger.exception
-            log("frame %d failed: %s", frame.frame_id, error)
+            # Once at length: a peer that wants to fill the log has thirty tries a second.
+            level = logging.DEBUG if self._told else logging.WARNING
+            self._told = True
+            logger.log(
+                level, "frame %d failed: %s", frame.frame_id, error, exc_info=not isinstance(error, SplitRtcError)
+            )
             return _Computed(Status.ERROR, started)
         whole = frame.complete and not decoded.damaged_slices
         times = (decoded_at - started, inferred_at - decoded_at, time.monotonic() - inferred_at)

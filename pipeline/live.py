@@ -23,7 +23,7 @@ async def play(
 ) -> dict[str, Any]:
     """Run a source through a session; returns the summary. SIGINT and SIGTERM end it as the end of the source does.
 
-    ``seconds`` limits the time from the first frame on; ``table`` draws the stages on stderr while it runs.
+    ``seconds`` limits the time from the opening of the source on; ``table`` draws the stages on stderr while it runs.
     """
     started = time.monotonic()
     loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.frames import Frame
     from pipeline.sinks import Sink
     from pipeline.sources import Source
+    from pipeline.uplink import Finish
 
 __all__ = ["ITERATOR_BACKLOG", "Lane", "Run"]
 
@@ -49,14 +51,14 @@ class Lane(Protocol):
     def process(self, frame: Frame) -> CodedFrame:
         """The device's share of a frame. Called in the worker."""
 
-    def submit(self, frame: Frame, coded: CodedFrame) -> None:
-        """Send a coded frame. How it ends is told to `Run.finish`, once."""
+    def submit(self, frame: Frame, coded: CodedFrame, finish: Finish) -> None:
+        """Send a coded frame. How it ends is told to ``finish``, once."""
 
     async def settle(self) -> None:
         """Return when every submitted frame has ended."""
 
-    def leave(self, run: Run) -> None:
-        """The run is over: frames of it that are still in flight are of no interest."""
+    def forget(self) -> None:
+        """Nobody is interested in what is still in flight."""
 
 
 class Run:
@@ -81,7 +83,8 @@ class Run:
         self._capture = Capture(source, loop=repeat, on_replaced=self._on_replaced)
         self._results: deque[FrameResult] = deque()
         self._changed = asyncio.Event()
-        self._error: SplitRtcError | None = None
+        self._error: Exception | None = None
+        self._told = False
         # Two tasks: the first one may be cancelled, any number of times; the second one tidies up after it, whole.
         self._stream = asyncio.create_task(self._work(), name="run")
         self._task = asyncio.create_task(self._tidy_up(), name="end of a run")
@@ -128,7 +131,12 @@ class Run:
         }
         return {"source": self._capture.source.name, **self.summary.to_json(), "sinks": sinks}
 
-    def interrupt(self, error: SplitRtcError) -> None:
+    @property
+    def over(self) -> bool:
+        """Everything has ended and nothing is left behind."""
+        return self._task.done()
+
+    def interrupt(self, error: Exception) -> None:
         """End at once, and raise this to whoever iterates or waits."""
         self._error = self._error or error
         self._stream.cancel()
@@ -166,12 +174,7 @@ class Run:
         run = self._loop.run_in_executor
         try:
             await run(self._lane.chores, self._start)
-            while (step := await run(self._lane.worker, self._next)) is not None:
-                frame, coded = step
-                if isinstance(coded, FrameResult):
-                    self.finish(coded)
-                else:
-                    self._lane.submit(frame, coded)
+            await run(self._lane.worker, self._produce)
         except SplitRtcError as error:
             self._error = self._error or error
         # Also when the source has failed: what it gave before is under way and will be answered.
@@ -182,7 +185,7 @@ class Run:
         run = self._loop.run_in_executor
         # The capture first: that frees a worker which waits for the next frame.
         await run(self._lane.chores, self._capture.stop)
-        self._lane.leave(self)
+        self._lane.forget()
         await run(self._lane.chores, self._close_sinks)
 
     def _start(self) -> None:
@@ -191,17 +194,39 @@ class Run:
             sink.start(StreamInfo(source.name, source.fps))
         self._capture.start()
 
-    def _next(self) -> tuple[Frame, CodedFrame | FrameResult] | None:
-        """In the worker: wait for the newest frame and do the device's share of it. None at the end."""
-        frame = self._capture.get()
-        if frame is None:
-            return None
+    def _produce(self) -> None:
+        """In the worker: do the device's share of the newest frame, again and again, until there are no more.
+
+        It goes on with the next frame while the loop sends this one, but never more than one ahead.
+        """
+        taken = threading.Semaphore()
+        while (frame := self._capture.get()) is not None:
+            coded = self._coded(frame)
+            taken.acquire()
+            self._loop.call_soon_threadsafe(self._take, frame, coded, taken)
+
+    def _coded(self, frame: Frame) -> CodedFrame | FrameResult:
+        """In the worker: the frame ready to be sent, or its end."""
         if time.monotonic() - frame.captured > self._lane.budget:
-            return frame, _dropped(frame, "skipped", "device")
+            return _dropped(frame, "skipped", "device")
         try:
-            return frame, self._lane.process(frame)
-        except ModelError:
-            return frame, _dropped(frame, "error", "encode")
+            return self._lane.process(frame)
+        except ModelError as error:
+            log = logger.debug if self._told else logger.warning
+            self._told = True
+            log("frame %d cannot be coded: %s", frame.index, error)
+            return _dropped(frame, "error", "encode")
+
+    def _take(self, frame: Frame, coded: CodedFrame | FrameResult, taken: threading.Semaphore) -> None:
+        """In the loop: send what the worker has done."""
+        taken.release()
+        if isinstance(coded, FrameResult):
+            self.finish(coded)
+        elif not self._stream.done():
+            try:
+                self._lane.submit(frame, coded, self.finish)
+            except Exception as error:  # not foreseen: nothing would be told of this frame, so the run ends with it
+                self.interrupt(error)
 
     def _on_replaced(self, frame: Frame) -> None:
         """In the capture thread: a newer frame took this one's place before the device came to it."""

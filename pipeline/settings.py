@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
+from models import parse_profile
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class EdgeOptions(TypedDict, total=False):
     bind: str | None
     ice_servers: tuple[str, ...]
     models: tuple[Path, ...]
+    accept: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,11 @@ class UeSettings:
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
-    """An edge's side: where it listens, whom it lets in, how much it takes on."""
+    """An edge's side: where it listens, whom it lets in, how much it takes on.
+
+    ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models allow, in the UE's
+    order of preference.
+    """
 
     listen: str = DEFAULT_LISTEN
     token: str | None = field(default=None, repr=False)
@@ -190,6 +196,7 @@ class EdgeSettings:
     bind: str | None = None
     ice_servers: tuple[str, ...] = field(default=(), repr=False)
     models: tuple[Path, ...] = ()
+    accept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         host, _ = parse_listen(self.listen)
@@ -205,6 +212,8 @@ class EdgeSettings:
             raise BadArgument("TLS: give either --cert and --key, or --self-signed")
         if self.max_sessions < 1:
             raise BadArgument(f"max-sessions: expected at least 1, got {self.max_sessions}")
+        for profile in self.accept:
+            parse_profile(profile)
         _check_threads("threads", self.threads)
         _check_threads("workers", self.workers)
         _check_address("bind", self.bind)

@@ -6,6 +6,7 @@ exit code of their class in `splitrtc_errors`, and with ``--json`` stdout holds 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from pipeline.cli.common import VERSION, Group
-from splitrtc_errors import SplitRtcError
+from splitrtc_errors import NoCommonOperatingPoint, ProtocolError, SplitRtcError
 
 __all__ = ["cli", "main"]
 
@@ -66,10 +67,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if flags.get("debug"):
             traceback.print_exc()
         if isinstance(error, SplitRtcError):
-            return _fail(str(error), error.exit_code)
+            return _fail(f"{error}{_alternatives(error)}", error.exit_code)
         what = f"{type(error).__name__}: {error}"
         return _fail(f"{what} (not foreseen: please report it, with what --debug shows)", UNFORESEEN)
     return result if isinstance(result, int) else 0
+
+
+def _alternatives(error: SplitRtcError) -> str:
+    """What the edge would accept, where it said so."""
+    from signaling import SplitOffer
+
+    offers = []
+    for line in error.problem.get("acceptable", ()) if isinstance(error, NoCommonOperatingPoint) else ():
+        with contextlib.suppress(ProtocolError):
+            offers.append(SplitOffer.parse(line))
+    if not offers:
+        return ""
+    return "; it would accept " + ", ".join(f"{offer.model}/{offer.partition}/{offer.profile}" for offer in offers)
 
 
 def _fail(message: str, exit_code: int) -> int:

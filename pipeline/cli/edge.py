@@ -47,6 +47,12 @@ Examples:
     type=click.Path(path_type=Path),
     help="Further folder of model cards; may be repeated.",
 )
+@option(
+    "--accept",
+    multiple=True,
+    metavar="PROFILE",
+    help="Take this profile, the first one preferred; may be repeated (default: all, in the UE's order).",
+)
 @option("--ready-file", type=click.Path(path_type=Path), help="Write {url, pid, ...} as JSON here once ready.")
 @common_options
 def edge(

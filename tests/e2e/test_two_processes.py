@@ -99,6 +99,7 @@ async def test_no_common_model(start_edge: Any, run_ue: Any, tiny_model: Path) -
         code, _, errors = await asyncio.to_thread(run_ue, edge.url, *SHORT, *offer)
         assert code == NoCommonOperatingPoint.exit_code
         assert "the model of the preferred offer is not served here" in one_line(errors)
+        assert "; it would accept ssdlite_mbv2_coco_300/" in one_line(errors)
         with pytest.raises(NoCommonOperatingPoint) as refused:
             async with session(edge.url, models=(tiny_model,), model="tiny"):
                 pass

@@ -17,6 +17,7 @@ from pipeline.outcome import FrameResult
 from pipeline.run import Run
 from pipeline.sinks import Sink, StreamInfo
 from pipeline.sources import open_source
+from pipeline.uplink import Finish
 from splitrtc_errors import ConnectionLost, SinkError, SourceError, TensorError
 
 WAIT = 20.0
@@ -32,8 +33,9 @@ class LocalLane:
         self.chores = ThreadPoolExecutor(1, "chores")
         self.budget = 10.0
         self.hold = False
-        self.held: list[Frame] = []
-        self.left: list[Run] = []
+        self.held: list[tuple[Frame, Finish]] = []
+        self.forgotten = 0
+        self.error: Exception | None = None
         self.run: Run
         self.released = threading.Event()
         self.released.set()
@@ -52,14 +54,17 @@ class LocalLane:
             raise TensorError("too flat")
         return CodedFrame(frame.index + 1, EncodedFrame([b""], True, None), 0.0, 0.0, 0.0, 0.0)
 
-    def submit(self, frame: Frame, coded: CodedFrame) -> None:
-        self.held.append(frame)
+    def submit(self, frame: Frame, coded: CodedFrame, finish: Finish) -> None:
+        if self.error is not None:
+            raise self.error
+        self.held.append((frame, finish))
         if not self.hold:
             self.answer_held()
 
     def answer_held(self) -> None:
         while self.held:
-            self.run.finish(FrameResult(frame=self.held.pop(0), status="ok", detections=NOTHING_FOUND))
+            frame, finish = self.held.pop(0)
+            finish(FrameResult(frame=frame, status="ok", detections=NOTHING_FOUND))
         self._settled.set()
 
     async def settle(self) -> None:
@@ -67,8 +72,8 @@ class LocalLane:
             self._settled.clear()
             await self._settled.wait()
 
-    def leave(self, run: Run) -> None:
-        self.left.append(run)
+    def forget(self) -> None:
+        self.forgotten += 1
 
     def close(self) -> None:
         self.worker.shutdown()
@@ -81,7 +86,7 @@ async def lane() -> AsyncIterator[LocalLane]:
     yield lane
     lane.released.set()
     await lane.run.aclose()
-    assert lane.left.count(lane.run) == 1
+    assert lane.forgotten == 1
     lane.close()
 
 
@@ -302,7 +307,7 @@ async def test_nothing_cuts_short_the_end_of_a_run(lane: LocalLane, make_feed: A
     await asyncio.gather(following, return_exceptions=True)
     await run.aclose()
     assert film.closed == 1
-    assert lane.left == [run]
+    assert lane.forgotten == 1
 
 
 async def test_leaving_the_run_stops_it(lane: LocalLane, make_feed: Any) -> None:
@@ -356,3 +361,14 @@ async def test_what_is_wrong_with_the_program_itself_is_not_hidden(
     feed.give(GREY)
     with pytest.raises(ZeroDivisionError):
         await rest(run)
+
+
+async def test_what_nobody_foresaw_ends_the_run_and_is_told(lane: LocalLane, make_feed: Any) -> None:
+    lane.error = RuntimeError("a bug")
+    feed = make_feed()
+    run = lane.start(feed)
+    feed.give(GREY)
+    with pytest.raises(RuntimeError, match="a bug"):
+        async with asyncio.timeout(WAIT):
+            await run.wait()
+    assert run.over

@@ -18,7 +18,7 @@ from models import Detector, Preprocessor, Zoo, load_submodel
 from pipeline.edge import Edge
 from pipeline.offers import points
 from pipeline.outcome import FrameResult
-from pipeline.settings import UeSettings
+from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
 from rtc import OUTPUT_NONE, Peer, Status, intermediate_attributes
 from rtc.transport import gather_only_on
@@ -32,7 +32,15 @@ from signaling import (
     attributes_of,
     offers_of,
 )
-from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, SourceError, Unreachable
+from splitrtc_errors import (
+    BadArgument,
+    ConnectionLost,
+    NegotiationTimeout,
+    NoCommonOperatingPoint,
+    ProtocolError,
+    SourceError,
+    Unreachable,
+)
 
 WAIT = 20.0
 MODEL = "ssdlite_mbv2_coco_300"
@@ -558,29 +566,24 @@ async def test_the_network_decides_among_several(stub_edge: Any, make_feed: Any,
         assert first + count == elements
 
 
-async def test_an_edge_that_prefers_otherwise_gets_its_way(
-    edge: Edge, make_feed: Any, pictures: list[np.ndarray]
-) -> None:
-    """Policy before a real edge: it serves the UE's least preferred split."""
-
-    class Policy:
-        async def connect(self, request: ConnectRequest) -> str:
-            lines = [line for line in request.offer.splitlines() if " ai-split:" in line]
-            turned = request.offer
-            for number, line in enumerate(reversed(lines), start=1):
-                turned = turned.replace(line, line.replace(line.split()[1], f"ai-split:{number}"))
-            return await edge.connect(replace(request, offer=turned))
-
-    server = SignalingServer("127.0.0.1:0", Policy())
-    await server.start()
+async def test_an_edge_that_prefers_otherwise_gets_its_way(make_feed: Any, pictures: list[np.ndarray]) -> None:
     feed = make_feed()
-    async with ue(f"ws://127.0.0.1:{server.port}") as session:
-        last = points(Zoo())[-1]
-        assert (session.point.cut, session.point.profile) == (last.cut, last.profile)
+    async with (
+        Edge(EdgeSettings("127.0.0.1:0", accept=("q8", "raw-zstd"))) as edge,
+        ue(edge.url) as session,
+    ):
+        assert session.point.profile == "q8"  # while the UE would rather have had q4-zstd
         run = session.run(feed)
         feed.give(pictures[0])
         assert (await take(run))[0].status == "ok"
-    await server.close()
+
+
+async def test_an_edge_takes_nothing_but_what_it_accepts() -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", accept=("q8",))) as edge:
+        with pytest.raises(NoCommonOperatingPoint) as refused:
+            async with ue(edge.url, profile="q4"):
+                pass
+    assert all(";profile=q8;" in line for line in refused.value.problem["acceptable"])
 
 
 def offers_of_request(stub_edge: Any) -> Any:

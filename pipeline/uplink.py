@@ -1,0 +1,232 @@
+"""The UE's way to the edge and back: coded frames out, results in, every frame's end told exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models import parse_detections
+from pipeline.alarm import Alarm
+from pipeline.ledger import Ledger
+from pipeline.outcome import FrameResult, Status, Timings
+from rtc import OUTPUT_DETECTIONS, DropReason, LinkStatistics, OutgoingFrame, parse_result, units_of_frame
+from splitrtc_errors import ProtocolError
+
+if TYPE_CHECKING:
+    from models import Detections
+    from pipeline.device import CodedFrame, DevicePart
+    from pipeline.frames import Frame
+    from rtc import Dropped, Peer, Result
+
+__all__ = ["Finish", "Uplink"]
+
+Finish = Callable[[FrameResult], None]
+"""Is told how a frame ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    """A frame that was handed to the sender."""
+
+    frame: Frame
+    coded: CodedFrame
+    unit_sizes: tuple[int, ...]
+    capture_us: int
+    finish: Finish
+
+
+class Uplink:
+    """Sends the frames of one parameter set and matches the results to them. The lane of the session's runs.
+
+    Every frame that is submitted ends once: answered, refused by the edge, dropped by the sender, or lost when its
+    time budget is over or the session is. To be used in the thread of the event loop, `process` apart.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        device: DevicePart,
+        set_id: int,
+        *,
+        budget: float,
+        threshold: float,
+        worker: Executor,
+        chores: Executor,
+        counters: Counter[str],
+    ) -> None:
+        """Take over the peer's results.
+
+        Args:
+            peer: an open connection.
+            device: makes the frames of the parameter set ``set_id``, which the edge has acknowledged.
+            set_id: its id.
+            budget: seconds from capture for which a frame is worth something.
+            threshold: lowest score of a detection that is shown.
+            worker: one thread, for `process`.
+            chores: one thread, for what blocks.
+            counters: counts what came and could not be used, by kind.
+        """
+        self.device = device
+        self.budget = budget
+        self.worker = worker
+        self.chores = chores
+        self.statistics = LinkStatistics()
+        self._peer = peer
+        self._counters = counters
+        self._set_id = set_id
+        self._threshold = threshold
+        self._ledger: Ledger[_InFlight] = Ledger()
+        self._expiry = Alarm(self._expire)
+        self._settled = asyncio.Event()
+        self._settled.set()
+        peer.on_result = self._on_result
+        peer.on_dropped = self._on_dropped
+
+    def process(self, frame: Frame) -> CodedFrame:
+        """The device's share of a frame; in the worker thread."""
+        return self.device.process(frame)
+
+    def submit(self, frame: Frame, coded: CodedFrame, finish: Finish) -> None:
+        """Hand a coded frame to the sender, which may replace it by a newer one. How it ends is told to ``finish``."""
+        capture_us = int(frame.captured * 1e6)
+        data = coded.coded
+        units = units_of_frame(self._set_id, coded.frame_id, capture_us, data.slices, data.intra, data.reference)
+        in_flight = _InFlight(frame, coded, tuple(map(len, units)), capture_us, finish)
+        expires = frame.captured + self.budget
+        self._settled.clear()
+        for crowded in self._ledger.open(coded.frame_id, in_flight, expires):
+            self._finish(crowded.item, "lost", dropped_at="network")
+        self.statistics.sent(coded.frame_id, sum(in_flight.unit_sizes), len(units), time.monotonic())
+        self._peer.sender.offer(OutgoingFrame(coded.frame_id, units, expires))
+        self._expiry.set(self._ledger.next_expiry())
+
+    async def settle(self) -> None:
+        """Return when nothing is in flight any more."""
+        await self._settled.wait()
+
+    def forget(self) -> None:
+        """Nobody is interested in what is still in flight."""
+        self._ledger.clear()
+        self._closed_one()
+
+    def end(self) -> None:
+        """The session is over: nothing in flight will be answered."""
+        for entry in self._ledger.clear():
+            self._finish(entry.item, "lost", dropped_at="network")
+        self._closed_one()
+
+    # What becomes of frames.
+
+    def _on_result(self, data: bytes) -> None:
+        result = parse_result(data)
+        if result.heartbeat:
+            return
+        self.device.acknowledge(result)
+        in_flight = self._ledger.close(result.frame_id)
+        if in_flight is None:
+            self._counters["results_too_late"] += 1
+            return
+        try:
+            self._answered(in_flight, result)
+        except ProtocolError:
+            self._finish(in_flight, "error", dropped_at="result")
+            raise
+        finally:
+            self._closed_one()
+
+    def _on_dropped(self, dropped: Dropped) -> None:
+        self.statistics.dropped(dropped.frame_id, dropped.slices_sent)
+        in_flight = self._ledger.close(dropped.frame_id)
+        if in_flight is not None:
+            sent = sum(in_flight.unit_sizes[: dropped.slices_sent])
+            if dropped.reason is DropReason.CLOSED:
+                self._finish(in_flight, "lost", dropped_at="network", bytes_sent=sent)
+            else:
+                where = "sender" if dropped.reason is DropReason.REPLACED else "sender deadline"
+                self._finish(in_flight, "skipped", dropped_at=where, bytes_sent=sent)
+        self._closed_one()
+
+    def _expire(self) -> None:
+        for entry in self._ledger.expire(time.monotonic()):
+            self._finish(entry.item, "lost", dropped_at="network")
+        self._closed_one()
+
+    def _closed_one(self) -> None:
+        self._expiry.set(self._ledger.next_expiry())
+        if not self._ledger:
+            self._settled.set()
+
+    def _answered(self, in_flight: _InFlight, result: Result) -> None:
+        """Take the edge's word on a frame. Raises ProtocolError when that makes no sense."""
+        frame = in_flight.frame
+        if (result.capture_us, result.slices) != (in_flight.capture_us, len(in_flight.unit_sizes)):
+            raise ProtocolError("a result contradicts the frame that it answers")
+        detections: Detections | None = None
+        if result.status.has_output:
+            if result.output_kind != OUTPUT_DETECTIONS:
+                raise ProtocolError(f"a result with an output of kind {result.output_kind}, expected detections")
+            found = parse_detections(result.output)
+            labels = self.device.point.card.labels
+            if len(found) and int(found.classes.max()) >= len(labels):
+                raise ProtocolError(f"a result with class {found.classes.max()}, the model has {len(labels)}")
+            detections = self.device.place(found.at_least(self._threshold), frame)
+        remote = (result.queue_us + result.decode_us + result.tail_us + result.post_us) / 1e6
+        self.statistics.answered(result.frame_id, frame.captured, remote, result.received_count, time.monotonic())
+        self._finish(
+            in_flight,
+            STATUS_NAMES[result.status],
+            dropped_at="edge" if detections is None else None,
+            result=result,
+            detections=detections,
+        )
+
+    def _finish(
+        self,
+        in_flight: _InFlight,
+        status: Status,
+        *,
+        dropped_at: str | None = None,
+        bytes_sent: int | None = None,
+        result: Result | None = None,
+        detections: Detections | None = None,
+    ) -> None:
+        completed = time.monotonic()
+        in_flight.finish(
+            FrameResult(
+                frame=in_flight.frame,
+                status=status,
+                frame_id=in_flight.coded.frame_id,
+                dropped_at=dropped_at,
+                detections=detections,
+                labels=self.device.point.card.labels,
+                share_received=1.0 - result.concealed if result else 0.0,
+                timings=_timings(in_flight, result, completed),
+                bytes_sent=sum(in_flight.unit_sizes) if bytes_sent is None else bytes_sent,
+                completed=completed,
+            )
+        )
+
+
+STATUS_NAMES: tuple[Status, ...] = ("ok", "incomplete", "superseded", "late", "error")
+"""The outcome for each status on the wire (docs/protocol.md, section 3.2)."""
+
+
+def _timings(in_flight: _InFlight, result: Result | None, completed: float) -> Timings:
+    """Where the frame's time went. What nobody measured, of an answered frame, is the network's share."""
+    coded = in_flight.coded
+    device = {"wait": coded.wait, "preprocess": coded.preprocess, "head": coded.head, "encode": coded.encode}
+    if result is None:
+        return Timings(**device)
+    edge = {
+        "queue": result.queue_us / 1e6,
+        "decode": result.decode_us / 1e6,
+        "tail": result.tail_us / 1e6,
+        "post": result.post_us / 1e6,
+    }
+    total = completed - in_flight.frame.captured
+    return Timings(**device, **edge, network=total - sum(device.values()) - sum(edge.values()), total=total)
