@@ -40,7 +40,7 @@ Until = Any
 @pytest.fixture(autouse=True)
 def _patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
-    monkeypatch.setattr("pipeline.ue.FRAMES_WAITED_FOR", 100.0)
+    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
 
 
 def ue(url: str, **settings: Any) -> UeSession:

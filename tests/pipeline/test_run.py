@@ -14,7 +14,7 @@ from pipeline import run as run_module
 from pipeline.device import CodedFrame
 from pipeline.frames import Frame
 from pipeline.outcome import FrameResult
-from pipeline.run import Run
+from pipeline.run import Lanes, Run
 from pipeline.sinks import Sink, StreamInfo
 from pipeline.sources import open_source
 from pipeline.uplink import Finish
@@ -29,9 +29,7 @@ class LocalLane:
     """A lane without an edge: every frame is answered as soon as it is submitted, unless ``hold`` is set."""
 
     def __init__(self) -> None:
-        self.worker = ThreadPoolExecutor(1, "head")
-        self.chores = ThreadPoolExecutor(1, "chores")
-        self.budget = 10.0
+        self.lanes = Lanes(ThreadPoolExecutor(1, "head"), ThreadPoolExecutor(1, "chores"), 10.0, self)
         self.hold = False
         self.held: list[tuple[Frame, Finish]] = []
         self.forgotten = 0
@@ -44,7 +42,7 @@ class LocalLane:
         self._settled = asyncio.Event()
 
     def start(self, source: Any, *sinks: Sink, **options: Any) -> Run:
-        self.run = Run(self, open_source(source), sinks, **options)
+        self.run = Run(self.lanes, open_source(source), sinks, **options)
         return self.run
 
     def process(self, frame: Frame) -> CodedFrame:
@@ -76,8 +74,8 @@ class LocalLane:
         self.forgotten += 1
 
     def close(self) -> None:
-        self.worker.shutdown()
-        self.chores.shutdown()
+        self.lanes.worker.shutdown()
+        self.lanes.chores.shutdown()
 
 
 @pytest.fixture
@@ -162,7 +160,7 @@ async def test_frames_that_gave_way_to_newer_ones_are_told_of_when_asked_for(lan
 
 async def test_a_frame_that_is_too_old_when_the_device_comes_to_it_is_dropped(lane: LocalLane, make_feed: Any) -> None:
     feed = make_feed()
-    lane.budget = 0.0
+    lane.lanes.budget = 0.0
     run = lane.start(feed, every=True)
     feed.give(GREY)
     (result,) = await take(run, 1)

@@ -59,7 +59,7 @@ def test_the_live_table_shows_the_last_state_on_stderr(
 ) -> None:
     monkeypatch.setattr(table, "REFRESH_SECONDS", 0.001)
     summary = Summary()
-    with LiveTable(summary, "a run"):
+    with LiveTable(summary.to_json, "a run"):
         summary.add(make_result())
     shown = capfd.readouterr()
     assert shown.out == ""
@@ -71,19 +71,18 @@ def test_the_live_table_is_drawn_while_it_lasts(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(table, "REFRESH_SECONDS", 0.001)
     drawn = threading.Semaphore(0)
 
-    class Watched(Summary):
-        def to_json(self) -> dict[str, Any]:
-            drawn.release()
-            return super().to_json()
+    def watched() -> dict[str, Any]:
+        drawn.release()
+        return Summary().to_json()
 
-    with LiveTable(Watched(), "a run"):
+    with LiveTable(watched, "a run"):
         assert drawn.acquire(timeout=5)
         assert drawn.acquire(timeout=5)
 
 
 def test_the_live_table_ends_with_its_context_when_that_fails() -> None:
     with pytest.raises(ZeroDivisionError):
-        with LiveTable(Summary(), "a run"):
+        with LiveTable(Summary().to_json, "a run"):
             raise ZeroDivisionError
     assert not [thread for thread in threading.enumerate() if thread.name == "table"]
 
