@@ -32,6 +32,7 @@ from signaling import (
     offers_of,
     rejection,
     resume_id_of,
+    without_resume_id,
 )
 from splitrtc_errors import Rejected, SinkError, UnknownModel
 
@@ -186,7 +187,7 @@ class Edge:
         try:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
             session = EdgeSession(peer, tail, agreed, self._pool, self.outcomes)
-            answer = await peer.create_answer(request.offer, attributes_of(answered))
+            answer = await peer.create_answer(without_resume_id(request.offer), attributes_of(answered))
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session
                 raise _draining()
         except BaseException:

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 
 from splitrtc_errors import ProtocolError
 
-__all__ = ["new_resume_id", "resume_attribute", "resume_id_of"]
+__all__ = ["new_resume_id", "resume_attribute", "resume_id_of", "without_resume_id"]
 
 ATTRIBUTE = "ai-resume"
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_LINE = re.compile(rf"(?m)^a=dcsa:[^\n]* {ATTRIBUTE}:[^\n]*\n?")
 
 
 def new_resume_id() -> str:
@@ -40,3 +41,8 @@ def resume_id_of(attributes: Iterable[tuple[str, str]]) -> str | None:
     if not _ID.fullmatch(values[0]):
         raise ProtocolError(f"{ATTRIBUTE}: expected 32 lower-case hex digits")
     return values[0]
+
+
+def without_resume_id(offer: str) -> str:
+    """An offer for those who need not know the id, such as a transport that logs what it is given."""
+    return _LINE.sub("", offer)
