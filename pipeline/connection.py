@@ -32,7 +32,7 @@ from signaling import (
     serialise_control,
 )
 from signaling.control import MAX_DEADLINE_MS
-from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError
+from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
 
 if TYPE_CHECKING:
     from pipeline.device import DevicePart
@@ -79,9 +79,8 @@ class Connection:
 
     @property
     def lane(self) -> Uplink:
-        """The way for frames; raises BadArgument before `open` has returned."""
-        if self._uplink is None:
-            raise BadArgument("the session is not connected: use it as `async with`")
+        """The way for frames. Exists from when `open` has returned."""
+        assert self._uplink is not None, "the connection was never opened"
         return self._uplink
 
     async def close(self) -> None:

@@ -50,6 +50,21 @@ def test_it_says_what_became_of_the_frames(make_result: Make) -> None:
     assert "dropped at network: 1" in text
 
 
+def test_it_says_how_the_session_and_the_source_held() -> None:
+    console = Console(file=io.StringIO(), width=200)
+
+    def shown(**told: Any) -> str:
+        with console.capture() as capture:
+            console.print(summary_table({**Summary().to_json(), **told}, "a run"))
+        return capture.get()
+
+    steady = shown(reconnects=0, disconnected_s=0.0, disconnected=None, source_reopened=0)
+    assert not [word for word in ("reconnects", "session", "source") if word in steady]
+    text = shown(reconnects=2, disconnected_s=3.25, disconnected="nobody there", source_reopened=1)
+    assert "; reconnects: 2, without a session for 3.2 s; source opened again: 1" in text
+    assert "no session: nobody there; trying again" in text
+
+
 def test_brackets_in_a_title_are_no_markup() -> None:
     assert "cut [/red] at [bold]x" in " ".join(text_of(Summary(), "cut [/red] at [bold]x").split())
 

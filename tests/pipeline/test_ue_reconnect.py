@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.edge import Edge
+from pipeline.frames import Frame
 from pipeline.outcome import FrameResult
 from pipeline.reconnect import Backoff
 from pipeline.settings import EdgeSettings, UeSettings
@@ -210,6 +211,17 @@ async def test_it_can_be_closed_at_any_moment_of_reconnecting(
             await asyncio.sleep(0.001)  # any moment will do
     await until(lambda: edge.sessions == 0 and not edge._sessions and not edge._server._sessions)
     await back_to(before)
+
+
+async def test_a_lane_that_is_over_says_so_of_each_frame(edge: Edge, pictures: list[np.ndarray]) -> None:
+    async with ue(edge.url) as session:
+        assert session._connection is not None
+        lane, frame, ended = session._connection.lane, Frame(pictures[0], 0, time.monotonic()), list[FrameResult]()
+        coded = await asyncio.to_thread(lane.process, frame)
+        lane.end()
+        lane.submit(frame, coded, ended.append)
+        assert [(result.status, result.dropped_at, result.bytes_sent) for result in ended] == [("skipped", "link", 0)]
+        await lane.settle()
 
 
 # What ends it.
