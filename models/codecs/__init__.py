@@ -24,6 +24,7 @@ __all__ = [
     "Profile",
     "make_decoder",
     "make_encoder",
+    "bits_per_element",
     "needs_calibration",
     "parse_profile",
     "profile_ids",
@@ -70,6 +71,12 @@ def needs_calibration(profile: Profile) -> bool:
     """Whether both sides need the same calibration file for this profile."""
     bits, _ = _SCALAR[profile.name]
     return bits is not None
+
+
+def bits_per_element(profile: Profile) -> int | None:
+    """How many bits an element takes before any compression; None for as many as it has."""
+    bits, _ = _SCALAR[profile.name]
+    return bits
 
 
 def make_encoder(
