@@ -40,7 +40,7 @@ async def play(
         limit = loop.call_later(seconds, stop) if seconds is not None else None
         title = f"{session.point.card.name} at {session.point.cut.name}, {session.point.profile}"
         try:
-            with LiveTable(run.summary, title) if table else contextlib.nullcontext():
+            with LiveTable(run.to_json, title) if table else contextlib.nullcontext():
                 await run.wait()
         finally:
             if limit is not None:

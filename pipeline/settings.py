@@ -110,6 +110,7 @@ class UeOptions(TypedDict, total=False):
     budget: float
     timeout: float
     threshold: float | None
+    reconnect: bool
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -137,7 +138,8 @@ class UeSettings:
 
     ``model``, ``partition`` and ``profile`` narrow what is offered: with all three, one line is offered and the UE
     decides; without, several are and the network decides (TR 26.927 clause 5.2.3.2, cases 2 and 1). ``fps`` limits
-    and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless.
+    and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless. With
+    ``reconnect`` a session that is lost, or that does not come up, is tried again for as long as that may help.
     """
 
     url: str
@@ -156,6 +158,7 @@ class UeSettings:
     budget: float = FRAME_BUDGET
     timeout: float = CONNECT_TIMEOUT
     threshold: float | None = None
+    reconnect: bool = False
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.summary import STAGES, Summary
+from pipeline.summary import STAGES
 
 __all__ = ["LiveTable", "summary_table"]
 
@@ -39,16 +39,23 @@ def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
 def _caption(summary: Mapping[str, Any]) -> str:
     text = f"{summary['frames_answered']} of {summary['frames_produced']} frames answered, "
     text += f"{summary['detections']} boxes, {summary['bytes_per_frame'] / 1000:.1f} kB a frame"
+    if summary.get("reconnects"):
+        text += f"; reconnects: {summary['reconnects']}, without a session for {summary['disconnected_s']:.1f} s"
+    if summary.get("source_reopened"):
+        text += f"; source opened again: {summary['source_reopened']}"
     if summary["dropped_at"]:
         text += "; dropped at " + ", ".join(f"{where}: {count}" for where, count in summary["dropped_at"].items())
+    if summary.get("disconnected"):
+        text += f"\nno session: {summary['disconnected']}; trying again"
     return text
 
 
 class LiveTable:
     """Draws the table twice a second, in a thread of its own, while the context lasts, and once more at the end."""
 
-    def __init__(self, summary: Summary, title: str) -> None:
-        self._summary = summary
+    def __init__(self, figures: Callable[[], Mapping[str, Any]], title: str) -> None:
+        """Draw what ``figures`` returns, which is as for `summary_table`. It is called in the table's thread."""
+        self._figures = figures
         self._title = title
         self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
         self._stopping = threading.Event()
@@ -72,4 +79,4 @@ class LiveTable:
         self._update()
 
     def _update(self) -> None:
-        self._live.update(summary_table(self._summary.to_json(), self._title), refresh=True)
+        self._live.update(summary_table(self._figures(), self._title), refresh=True)

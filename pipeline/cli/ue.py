@@ -88,6 +88,11 @@ Examples:
 @option(
     "--threshold", type=float, metavar="SCORE", help="Show detections from this score on (default: the model card's)."
 )
+@option(
+    "--reconnect",
+    is_flag=True,
+    help="Go on when the edge or the camera fails: try again until it is back (default: end with an error).",
+)
 @common_options
 def ue(
     sinks: tuple[str, ...],
