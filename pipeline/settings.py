@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
 from models import parse_profile
+from rtc import parse_link
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class UeOptions(TypedDict, total=False):
     budget: float
     timeout: float
     threshold: float | None
+    link: str | None
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -133,7 +135,8 @@ class UeSettings:
 
     ``model``, ``partition`` and ``profile`` narrow what is offered: with all three, one line is offered and the UE
     decides; without, several are and the network decides (TR 26.927 clause 5.2.3.2, cases 2 and 1). ``fps`` limits
-    and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless.
+    and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless. ``link`` puts an
+    emulated link between UE and edge (`rtc.parse_link`); it stands on the address that the media is bound to.
     """
 
     url: str
@@ -152,6 +155,7 @@ class UeSettings:
     budget: float = FRAME_BUDGET
     timeout: float = CONNECT_TIMEOUT
     threshold: float | None = None
+    link: str | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:
@@ -166,6 +170,13 @@ class UeSettings:
         _check_address("bind", self.bind)
         for server in self.ice_servers:
             ice_server(server)
+        if self.link is not None:
+            parse_link(self.link)
+            if self.media_bind is None:
+                raise BadArgument(
+                    "link: an emulated link needs one address that UE and edge both reach: with an edge on another"
+                    " machine, give --bind with this machine's address towards it"
+                )
 
     @property
     def media_bind(self) -> str | None:

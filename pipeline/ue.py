@@ -22,7 +22,7 @@ from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.sinks import open_sink
 from pipeline.sources import open_source
 from pipeline.uplink import Uplink
-from rtc import Peer, intermediate_attributes, unit_payload_limit
+from rtc import Peer, RelayThread, intermediate_attributes, parse_link, unit_payload_limit
 from signaling import (
     MAX_OFFERS,
     Bye,
@@ -82,6 +82,7 @@ class UeSession:
         self._loop: asyncio.AbstractEventLoop
         self._stack = contextlib.AsyncExitStack()
         self._peer: Peer
+        self._relay: RelayThread | None = None
         self._sets = SentSets()
         self._set: ParameterSet | None = None
         self._set_answered = asyncio.Event()
@@ -171,6 +172,13 @@ class UeSession:
         """What the answers so far say about the link: goodput, network time, loss, age of results."""
         return self._way.statistics
 
+    @property
+    def link(self) -> dict[str, Any] | None:
+        """What the emulated link has done so far, as plain values; None without one."""
+        if self._relay is None:
+            return None
+        return {"settings": self.settings.link, **self._relay.to_json()}
+
     def describe(self) -> dict[str, Any]:
         """The session's mode and operating point, as plain values."""
         point = self.point
@@ -220,8 +228,16 @@ class UeSession:
         peer.on_closed = self._end
         offers = [point.offer(fps) for point in offered]
         self._waiting_for = "the edge did not answer the offer"
-        answer = await signaling.connect(await peer.create_offer(attributes_of(offers)))
+        offer = await peer.create_offer(attributes_of(offers))
+        if settings.link is not None:
+            assert settings.media_bind is not None  # the settings have seen to that
+            relay = RelayThread(parse_link(settings.link), settings.media_bind)
+            self._relay = await self._stack.enter_async_context(relay)
+            offer = await self._relay.rewrite(offer, "ue")
+        answer = await signaling.connect(offer)
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
+        if self._relay is not None:
+            answer = await self._relay.rewrite(answer, "edge")
         await peer.accept_answer(answer)
         device = await self._device_for(active, offered, loading)
         self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
