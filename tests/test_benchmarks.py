@@ -101,7 +101,7 @@ def test_the_rate_step_is_read_from_the_results() -> None:
     fast = [frame(5.0 + 0.1 * number, 0.04) for number in range(30)]
     run = Played([frame(3.9, 0.04), *slow, *fast], 0.0, 0)
     again, age, share = step_of(run, 10.0, Limits(0.0, 1e6))
-    assert again == pytest.approx(1.54)  # by then nine of ten are
+    assert again == pytest.approx(1.34)  # from then on nine of ten are
     assert age == pytest.approx(500.0, abs=101)
     assert share == 1.0
 

@@ -1,4 +1,4 @@
-"""A UE and an edge as two processes with an emulated link between them: sessions survive, and every frame has an end."""
+"""A UE and an edge as two processes with an emulated link between them: sessions survive, every frame has an end."""
 
 from __future__ import annotations
 
