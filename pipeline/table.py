@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -25,8 +25,7 @@ def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
 
     ``summary`` is what `Summary.to_json` returns, perhaps with ``link_statistics`` (`LinkStatistics.snapshot`).
     """
-    # A Text, because brackets in a plain string would be taken for markup.
-    table = Table(title=Text(title), title_justify="left", caption=_caption(summary), caption_justify="left")
+    table = Table()
     table.add_column("stage")
     for heading in ("p50 ms", "p95 ms", "p99 ms"):
         table.add_column(heading, justify="right")
@@ -35,7 +34,9 @@ def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
         style = "bold" if stage == "total" else "dim" if stage == "overhead" else ""
         cells = (values[name] for name in ("p50", "p95", "p99"))
         table.add_row(stage, *("-" if value is None else f"{value:.1f}" for value in cells), style=style)
-    return table
+    # Not the table's own title and caption, which are wrapped to its width. Texts, because brackets in a plain string
+    # would be taken for markup.
+    return Group(Text(title, style="bold"), table, Text(_caption(summary)))
 
 
 def _caption(summary: Mapping[str, Any]) -> str:
