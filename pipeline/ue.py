@@ -54,8 +54,11 @@ __all__ = ["UeSession"]
 
 logger = logging.getLogger(__name__)
 
-FRAMES_WAITED_FOR = 1.5
-"""Frame periods after its first slice for which the edge waits for the rest of a frame."""
+FRAMES_WAITED_FOR = 6
+"""Frame periods after its first slice for which the edge waits for the rest of a frame at most.
+
+Usually it gives up much earlier, when no more of it is to be expected. This is for a link that has become so slow that
+a frame takes longer than lately."""
 
 
 class UeSession:
