@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
 from pipeline.offers import VARIANT
-from rtc import OUTPUT_DETECTIONS, OUTPUT_NONE, Reassembler, Result, Status, bitmap_of, pack_result, parse_unit
+from rtc import (
+    DEFAULT_UNIT,
+    OUTPUT_DETECTIONS,
+    OUTPUT_NONE,
+    Reassembler,
+    Result,
+    Status,
+    bitmap_of,
+    pack_result,
+    parse_unit,
+)
 from signaling import (
     Bye,
     ParameterSet,
@@ -39,6 +49,10 @@ logger = logging.getLogger(__name__)
 
 OPEN_TIMEOUT = 15.0
 """Seconds from the answer until the channels must be open: a peer that never comes must not hold a slot."""
+
+FRAMES_OF_LOSS = 100
+"""Results that are sent twice after a frame that came incomplete. That shows that the link loses packets; a lost result
+is as bad as a lost frame, and a small one costs little."""
 
 UNUSED_UNITS = ("parity", "unknown_set", "stale", "too_far", "duplicate", "conflicting", "oversized")
 """Counters of the reassembler that tell of units dropped."""
@@ -82,6 +96,7 @@ class EdgeSession:
         self._reassembler = Reassembler()
         self._deadline = Alarm(self._on_deadline)
         self._waiting: ReceivedFrame | None = None
+        self._results_to_repeat = 0
         self._told = False
         self._work_to_do = asyncio.Event()
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -256,5 +271,13 @@ class EdgeSession:
             output_kind=OUTPUT_NONE if computed.output is None else OUTPUT_DETECTIONS,
             output=computed.output or b"",
         )
-        if not self._peer.send_result(pack_result(result)):
+        data = pack_result(result)
+        if not self._peer.send_result(data):
             self._outcomes["results_dropped"] += 1
+        if not frame.complete:
+            self._results_to_repeat = FRAMES_OF_LOSS
+        elif self._results_to_repeat:
+            self._results_to_repeat -= 1
+        if self._results_to_repeat and len(data) <= DEFAULT_UNIT:
+            self._outcomes["results_repeated"] += 1
+            self._peer.send_result(data)
