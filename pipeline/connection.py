@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.offers import VARIANT
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.uplink import Uplink
-from rtc import Peer, intermediate_attributes
+from rtc import Peer, RelayThread, intermediate_attributes, parse_link
 from signaling import (
     Bye,
     ParameterSet,
@@ -44,8 +44,11 @@ __all__ = ["Connection"]
 
 logger = logging.getLogger(__name__)
 
-FRAMES_WAITED_FOR = 1.5
-"""Frame periods after its first slice for which the edge waits for the rest of a frame."""
+FRAMES_WAITED_FOR = 6
+"""Frame periods after its first slice for which the edge waits for the rest of a frame at most.
+
+Usually it gives up much earlier, when no more of it is to be expected. This is for a link that has become so slow that
+a frame takes longer than lately."""
 
 
 class Connection:
@@ -69,6 +72,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._stack = contextlib.AsyncExitStack()
         self._peer: Peer
+        self._relay: RelayThread | None = None
         self._sets = SentSets()
         self._set: ParameterSet | None = None
         self._set_answered = asyncio.Event()
@@ -82,6 +86,13 @@ class Connection:
         """The way for frames. Exists from when `open` has returned."""
         assert self._uplink is not None, "the connection was never opened"
         return self._uplink
+
+    @property
+    def link(self) -> dict[str, Any] | None:
+        """What the emulated link has done so far, as plain values; None without one."""
+        if self._relay is None:
+            return None
+        return {"settings": self._settings.link, **self._relay.to_json()}
 
     async def close(self) -> None:
         """Say goodbye and free everything. May be called again, and at any time."""
@@ -141,8 +152,16 @@ class Connection:
         offers = [point.offer(fps) for point in offered]
         attributes = [*attributes_of(offers), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"
-        answer = await signaling.connect(await peer.create_offer(attributes))
+        offer = await peer.create_offer(attributes)
+        if settings.link is not None:
+            assert settings.media_bind is not None  # the settings have seen to that
+            relay = RelayThread(parse_link(settings.link), settings.media_bind)
+            self._relay = await self._stack.enter_async_context(relay)
+            offer = await self._relay.rewrite(offer, "ue")
+        answer = await signaling.connect(offer)
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
+        if self._relay is not None:
+            answer = await self._relay.rewrite(answer, "edge")
         await peer.accept_answer(answer)
         device = await self._device_for(active)
         self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
@@ -157,10 +176,12 @@ class Connection:
     async def _device_for(self, active: SplitOffer) -> DevicePart:
         """The device's part for what the edge chose. Not under the time limit: it is slow the first time."""
         assert self._connecting is not None
-        self._connecting.reschedule(None)
+        if not self.ended.done():  # else it is due already
+            self._connecting.reschedule(None)
         device = await self._parts.get(active)
-        if not self.ended.done():
-            self._connecting.reschedule(self._loop.time() + self._settings.timeout)
+        if self.ended.done():
+            raise ConnectionLost(self.ended.result())
+        self._connecting.reschedule(self._loop.time() + self._settings.timeout)
         return device
 
     async def _announce(self, device: DevicePart, fps: float) -> int:
@@ -213,7 +234,7 @@ class Connection:
         if self.ended.done():
             return
         self.ended.set_result(reason)
-        if self._connecting is not None:
+        if self._connecting is not None and not self._connecting.expired():
             self._connecting.reschedule(self._loop.time())
         if self._uplink is not None:
             self._uplink.end()

@@ -13,7 +13,17 @@ from pipeline.alarm import Alarm
 from pipeline.limits import Intake, Verdict, frame_units
 from pipeline.offers import VARIANT
 from pipeline.slot import NewestSlot
-from rtc import OUTPUT_DETECTIONS, OUTPUT_NONE, Reassembler, Result, Status, bitmap_of, pack_result, parse_unit
+from rtc import (
+    DEFAULT_UNIT,
+    OUTPUT_DETECTIONS,
+    OUTPUT_NONE,
+    Reassembler,
+    Result,
+    Status,
+    bitmap_of,
+    pack_result,
+    parse_unit,
+)
 from signaling import (
     Bye,
     ParameterSet,
@@ -43,6 +53,10 @@ MAX_ERRORS = 30
 """Frames in a row that may fail before the session is ended: a second of them."""
 OPEN_TIMEOUT = 15.0
 """Seconds from the answer until the channels must be open: a peer that never comes must not hold a slot."""
+
+FRAMES_OF_LOSS = 100
+"""Results that are sent twice after a frame that came incomplete. That shows that the link loses packets; a lost result
+is as bad as a lost frame, and a small one costs little."""
 
 UNUSED_UNITS = ("parity", "unknown_set", "stale", "too_far", "duplicate", "conflicting", "oversized")
 """Counters of the reassembler that tell of units dropped."""
@@ -96,6 +110,7 @@ class EdgeSession:
         self._waiting: NewestSlot[tuple[ReceivedFrame, _OpenSet]] = NewestSlot()
         self._newest = 0
         """Id of the newest frame that waited for a thread."""
+        self._results_to_repeat = 0
         self._told = False
         self._errors = 0
         """Frames that failed since the last one that did not."""
@@ -297,8 +312,16 @@ class EdgeSession:
             output_kind=OUTPUT_NONE if computed.output is None else OUTPUT_DETECTIONS,
             output=computed.output or b"",
         )
-        if not self._peer.send_result(pack_result(result)):
+        data = pack_result(result)
+        if not self._peer.send_result(data):
             self._outcomes["results_dropped"] += 1
+        if not frame.complete:
+            self._results_to_repeat = FRAMES_OF_LOSS
+        elif self._results_to_repeat:
+            self._results_to_repeat -= 1
+        if self._results_to_repeat and len(data) <= DEFAULT_UNIT:
+            self._outcomes["results_repeated"] += 1
+            self._peer.send_result(data)
 
     def _count_errors(self, status: Status) -> None:
         if status.has_output:

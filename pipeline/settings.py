@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from models import parse_profile
 from pipeline.workers import TIME_LIMIT
+from rtc import parse_link
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
@@ -111,6 +112,7 @@ class UeOptions(TypedDict, total=False):
     timeout: float
     threshold: float | None
     reconnect: bool
+    link: str | None
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -140,6 +142,8 @@ class UeSettings:
     decides; without, several are and the network decides (TR 26.927 clause 5.2.3.2, cases 2 and 1). ``fps`` limits
     and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless. With
     ``reconnect`` a session that is lost, or that does not come up, is tried again for as long as that may help.
+    ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on the address that the media is
+    bound to.
     """
 
     url: str
@@ -159,6 +163,7 @@ class UeSettings:
     timeout: float = CONNECT_TIMEOUT
     threshold: float | None = None
     reconnect: bool = False
+    link: str | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:
@@ -173,6 +178,13 @@ class UeSettings:
         _check_address("bind", self.bind)
         for server in self.ice_servers:
             ice_server(server)
+        if self.link is not None:
+            parse_link(self.link)
+            if self.media_bind is None:
+                raise BadArgument(
+                    "link: an emulated link needs one address that UE and edge both reach: with an edge on another"
+                    " machine, give --bind with this machine's address towards it"
+                )
 
     @property
     def media_bind(self) -> str | None:

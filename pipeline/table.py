@@ -21,7 +21,10 @@ REFRESH_SECONDS = 0.5
 
 
 def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
-    """Stages with p50, p95 and p99, and what became of the frames; from what `Summary.to_json` returns."""
+    """Stages with p50, p95 and p99, what became of the frames, and the link as far as the answers tell.
+
+    ``summary`` is what `Summary.to_json` returns, perhaps with ``link_statistics`` (`LinkStatistics.snapshot`).
+    """
     table = Table()
     table.add_column("stage")
     for heading in ("p50 ms", "p95 ms", "p99 ms"):
@@ -47,7 +50,23 @@ def _caption(summary: Mapping[str, Any]) -> str:
         text += "; dropped at " + ", ".join(f"{where}: {count}" for where, count in summary["dropped_at"].items())
     if summary.get("disconnected"):
         text += f"\nno session: {summary['disconnected']}; trying again"
+    if seen := summary.get("link_statistics"):
+        text += "\n" + _link(seen)
     return text
+
+
+def _link(seen: Mapping[str, float]) -> str:
+    """The link in one line; what is not known yet is left out."""
+    parts = [f"goodput {seen['goodput'] / 1e6:.2f} Mbit/s"]
+    for name, label, scale, unit in (
+        ("slice_loss", "slices lost", 100, "%"),
+        ("network_p50", "network", 1000, "ms"),
+        ("age_p50", "age", 1000, "ms"),
+        ("age_p95", "p95", 1000, "ms"),
+    ):
+        if name in seen:
+            parts.append(f"{label} {seen[name] * scale:.1f} {unit}")
+    return "link: " + ", ".join(parts)
 
 
 class LiveTable:

@@ -161,6 +161,11 @@ class UeSession:
         """What the answers so far say about this connection: goodput, network time, loss, age of results."""
         return self._way.statistics
 
+    @property
+    def link(self) -> dict[str, Any] | None:
+        """What the emulated link has done so far, as plain values; None without one."""
+        return None if self._connection is None else self._connection.link
+
     def describe(self) -> dict[str, Any]:
         """The session's mode and operating point, as plain values."""
         point = self.point

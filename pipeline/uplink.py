@@ -75,6 +75,7 @@ class Uplink:
         self._threshold = threshold
         self._ledger: Ledger[_InFlight] = Ledger()
         self._expiry = Alarm(self._expire)
+        self._answered_last: int | None = None
         self._settled = asyncio.Event()
         self._settled.set()
         self._over = False
@@ -124,6 +125,10 @@ class Uplink:
         result = parse_result(data)
         if result.heartbeat:
             return
+        if result.frame_id == self._answered_last:
+            self._counters["results_repeated"] += 1
+            return
+        self._answered_last = result.frame_id
         in_flight = self._ledger.close(result.frame_id)
         if in_flight is None:
             self._counters["results_too_late"] += 1

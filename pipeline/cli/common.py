@@ -23,6 +23,7 @@ __all__ = [
     "common_options",
     "echo_json",
     "echo_table",
+    "link_option",
     "option",
     "read_token",
     "run_async",
@@ -68,6 +69,16 @@ def option(*names: str, **attributes: Any) -> Callable[[F], F]:
     if attributes.get("show_default") is None and attributes.get("default") not in (None, (), False):
         attributes["show_default"] = True
     return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+
+
+def link_option(command: F) -> F:
+    """``--link``, for the commands that run a UE."""
+    return option(
+        "--link",
+        metavar="SETTINGS",
+        help="Emulate a network link to the edge, e.g. rtt=40,loss=1%,rate=5M (also jitter, burst, reorder, duplicate,"
+        " corrupt, queue, outage, seed, trace).",
+    )(command)
 
 
 def common_options(command: F) -> F:

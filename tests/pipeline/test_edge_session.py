@@ -95,16 +95,23 @@ async def test_a_parameter_set_that_was_not_agreed_on_is_refused(
 
 
 async def test_an_incomplete_frame_is_answered_at_its_deadline_with_what_arrived(
-    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray], until: Until
 ) -> None:
     async with connect_stub_ue(edge.url) as ue:
         await ue.announce(ue.parameters(deadline_ms=300))
+        ue.send(ue.units(pictures[0]))
+        assert (await ue.result()).status is Status.OK
         units = ue.units(pictures[0])
         ue.send(units[1:])
         result = await ue.result()
         assert (result.status, result.output_kind) == (Status.INCOMPLETE, OUTPUT_DETECTIONS)
         assert result.received_flags() == [False] + [True] * (len(units) - 1)
         assert 0 < result.concealed < 1
+        # From now on a result may be lost, too.
+        assert ue.results_repeated <= 1
+        ue.send(ue.units(pictures[0]))
+        assert (await ue.result()).status is Status.OK
+        await until(lambda: ue.results_repeated == 2)
 
 
 async def test_of_frames_that_come_too_fast_each_is_answered_once(

@@ -65,6 +65,21 @@ def test_it_says_how_the_session_and_the_source_held() -> None:
     assert "no session: nobody there; trying again" in text
 
 
+def test_it_says_what_is_known_of_the_link() -> None:
+    console = Console(file=io.StringIO(), width=120)
+
+    def shown(seen: dict[str, float]) -> str:
+        with console.capture() as capture:
+            console.print(summary_table({**Summary().to_json(), "link_statistics": seen}, "a run"))
+        return " ".join(capture.get().split())
+
+    assert "link: goodput 0.00 Mbit/s" in shown({"goodput": 0.0})
+    known = {"goodput": 2.16e6, "slice_loss": 0.012, "network_p50": 0.0421, "age_p50": 0.0612, "age_p95": 0.08}
+    line = "link: goodput 2.16 Mbit/s, slices lost 1.2 %, network 42.1 ms, age 61.2 ms, p95 80.0 ms"
+    assert line in shown(known)
+    assert "link:" not in text_of(Summary())
+
+
 def test_brackets_in_a_title_are_no_markup() -> None:
     assert "cut [/red] at [bold]x" in " ".join(text_of(Summary(), "cut [/red] at [bold]x").split())
 
