@@ -169,11 +169,11 @@ def gather_on(connection: RTCPeerConnection, address: str) -> None:
 
 def main() -> None:
     """The command line of splitrtc, on plain aiortc."""
+    import pipeline.connection
     import pipeline.edge
-    import pipeline.ue
     from pipeline import cli
 
-    for module in (pipeline.edge, pipeline.ue):
+    for module in (pipeline.edge, pipeline.connection):
         module.Peer = PlainPeer  # type: ignore[attr-defined]
     cli.main()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,21 @@ SWAP_STANDARD, SWAP_SECOND, CONTROL = (
 )  # fmt: skip
 
 
+def as_json(text: str) -> dict[str, Any]:
+    """The object, with a problem that is a text in it as the object that it is."""
+    fields: dict[str, Any] = json.loads(text)
+    if str(fields.get("reason")).startswith("{"):
+        fields["reason"] = json.loads(fields["reason"])
+    return fields
+
+
 @pytest.mark.parametrize(("dialect", "lines"), [(STANDARD, SWAP_STANDARD), (SECOND, SWAP_SECOND)])
 def test_swap_messages_are_written_as_on_the_page(dialect: Dialect, lines: list[str]) -> None:
     types = set()
     for line in lines:
         message, spoken = parse(line)
         assert spoken is dialect
-        assert json.loads(serialise(message, dialect)) == json.loads(line)
+        assert as_json(serialise(message, dialect)) == as_json(line)
         types.add(type(message.body).__name__)
     assert len(types) == 8
 
