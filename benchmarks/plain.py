@@ -169,11 +169,12 @@ def gather_on(connection: RTCPeerConnection, address: str) -> None:
 
 def main() -> None:
     """The command line of splitrtc, on plain aiortc."""
+    import pipeline.connection
     import pipeline.edge
-    import pipeline.ue
     from pipeline import cli
 
-    for module in (pipeline.edge, pipeline.ue):
+    for module in (pipeline.edge, pipeline.connection):
+        assert hasattr(module, "Peer")  # else it would go on with ours, and nobody would notice
         module.Peer = PlainPeer  # type: ignore[attr-defined]
     cli.main()
 
