@@ -174,6 +174,7 @@ def main() -> None:
     from pipeline import cli
 
     for module in (pipeline.edge, pipeline.connection):
+        assert hasattr(module, "Peer")  # else it would go on with ours, and nobody would notice
         module.Peer = PlainPeer  # type: ignore[attr-defined]
     cli.main()
 
