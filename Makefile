@@ -5,11 +5,11 @@ BIN := .venv/bin
 COVERAGE := $(BIN)/coverage report --skip-covered
 
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
-PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py rtc/statistics.py \
-	models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
+PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
+	rtc/statistics.py rtc/limits.py models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
 	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
 	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py \
-	pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py
+	signaling/limits.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py
 
 empty :=
 comma := ,
@@ -46,7 +46,8 @@ bench: setup ## print the figures that the documentation quotes
 soak: setup ## the tests that take longer than the suite's five minutes
 	@$(BIN)/python -m pytest -m soak
 
-fuzz: setup ## the property tests and fuzzers, with many random examples (FUZZ_EXAMPLES=20000)
+fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the property tests (FUZZ_EXAMPLES=20000)
+	@$(BIN)/python -m benchmarks.fuzz $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' $(BIN)/python -m pytest -m 'fuzz or hypothesis'
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)

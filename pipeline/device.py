@@ -83,7 +83,7 @@ class DevicePart:
         )
 
     def acknowledge(self, result: Result) -> None:
-        """Tell the encoder, before its next frame, which slices of a frame arrived. Callable from any thread."""
+        """Tell the encoder, before its next frame, with which slices a frame was decoded. Callable from any thread."""
         self._acknowledgements.append(result)
 
     def place(self, detections: Detections, frame: Frame) -> Detections:

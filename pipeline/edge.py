@@ -20,6 +20,7 @@ from pipeline.tls import server_context
 from rtc import Peer, intermediate_attributes
 from signaling import (
     DRAINING,
+    EDGE_FAILURE,
     EDGE_FULL,
     ConnectRequest,
     SignalingServer,
@@ -66,7 +67,11 @@ class Edge:
             raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
         self._acceptables = acceptables(self._points)
         self._pool = TailPool(
-            PartitionStore(), self.settings.provider, self.settings.threads, workers=self.settings.workers
+            PartitionStore(),
+            self.settings.provider,
+            self.settings.threads,
+            workers=self.settings.workers,
+            time_limit=self.settings.time_limit,
         )
         self._warm: list[Tail] = []
         self._admitted = 0
@@ -75,7 +80,12 @@ class Edge:
         self._sessions: dict[asyncio.Task[None], EdgeSession] = {}
         self._ended = asyncio.Event()
         self._server = SignalingServer(
-            self.settings.listen, self, token=self.settings.token, ssl_context=self._ssl, ready=self._ready
+            self.settings.listen,
+            self,
+            token=self.settings.token,
+            ssl_context=self._ssl,
+            ready=self._ready,
+            connect_rate=self.settings.connect_rate,
         )
 
     @property
@@ -132,6 +142,9 @@ class Edge:
         if self._draining:
             self.outcomes["sessions_refused"] += 1
             raise _draining()
+        if self._pool.workers.exhausted:
+            self.outcomes["sessions_refused"] += 1
+            raise rejection(make_problem(EDGE_FAILURE, "its computations hang; it has to be started again"))
         # Counted before the first await: however many come at once, no more than the limit gets in.
         if self._admitted >= self.settings.max_sessions:
             self.outcomes["sessions_refused"] += 1
@@ -157,7 +170,8 @@ class Edge:
         peer: Peer | None = None
         try:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
-            session = EdgeSession(peer, tail, agreed, self._pool, self.outcomes)
+            fps = max(offer.fps for offer in answered)
+            session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes)
             answer = await peer.create_answer(request.offer, attributes_of(answered))
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session
                 raise _draining()
@@ -190,12 +204,13 @@ class Edge:
             await signaling.close()
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
-        """For ``/readyz``: models warm, provider confirmed, not draining."""
+        """For ``/readyz``: models warm, provider confirmed, threads that come back, not draining."""
         warm = {tail.card.name: tail.submodel.provider for tail in self._warm}
-        ready = bool(warm) and not self._draining
-        state = "draining" if self._draining else "ready" if warm else "warming"
-        return ready, {
+        workers = self._pool.workers
+        state = "draining" if self._draining else "hanging" if workers.exhausted else "ready" if warm else "warming"
+        return state == "ready", {
             "status": state,
+            "hanging_threads": workers.hanging,
             "providers": warm,
             "sessions": self._admitted,
             "max_sessions": self.settings.max_sessions,

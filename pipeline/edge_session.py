@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
+from pipeline.limits import Intake, Verdict, frame_units
 from pipeline.offers import VARIANT
+from pipeline.slot import NewestSlot
 from rtc import (
     DEFAULT_UNIT,
     OUTPUT_DETECTIONS,
@@ -47,6 +49,8 @@ __all__ = ["EdgeSession"]
 
 logger = logging.getLogger(__name__)
 
+MAX_ERRORS = 30
+"""Frames in a row that may fail before the session is ended: a second of them."""
 OPEN_TIMEOUT = 15.0
 """Seconds from the answer until the channels must be open: a peer that never comes must not hold a slot."""
 
@@ -85,7 +89,13 @@ class EdgeSession:
     """
 
     def __init__(
-        self, peer: Peer, tail: Tail, agreed: Sequence[OperatingPoint], pool: TailPool, outcomes: Counter[str]
+        self,
+        peer: Peer,
+        tail: Tail,
+        agreed: Sequence[OperatingPoint],
+        fps: float,
+        pool: TailPool,
+        outcomes: Counter[str],
     ) -> None:
         self._peer = peer
         self._tail = tail
@@ -94,10 +104,16 @@ class EdgeSession:
         self._outcomes = outcomes
         self._sets: ReceivedSets[_OpenSet] = ReceivedSets(self._open_set)
         self._reassembler = Reassembler()
+        units = frame_units(tail.partition.crossing, [point.profile for point in agreed])
+        self._intake = Intake(fps, units, time.monotonic())
         self._deadline = Alarm(self._on_deadline)
-        self._waiting: ReceivedFrame | None = None
         self._results_to_repeat = 0
+        self._waiting: NewestSlot[tuple[ReceivedFrame, _OpenSet]] = NewestSlot()
+        self._newest = 0
+        """Id of the newest frame that waited for a thread."""
         self._told = False
+        self._errors = 0
+        """Frames that failed since the last one that did not."""
         self._work_to_do = asyncio.Event()
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         peer.on_control = self._on_control
@@ -152,6 +168,8 @@ class EdgeSession:
     # Control: parameter sets and the end.
 
     def _on_control(self, text: str) -> None:
+        if not self._admits(self._intake.control(time.monotonic()), "control messages"):
+            return
         match parse_control(text):
             case ParameterSet() | ParameterSetRelease() as message:
                 answer = self._sets.receive(message)
@@ -187,6 +205,15 @@ class EdgeSession:
         self._reassembler.set_deadline(announced.id, announced.deadline_ms / 1000)
         return _OpenSet(decoder, announced.budget_ms / 1000)
 
+    def _admits(self, verdict: Verdict, what: str) -> bool:
+        """Whether a message is within the session's limits; one that is not is dropped and counted."""
+        if verdict is Verdict.ADMITTED:
+            return True
+        self._outcomes[f"{what.replace(' ', '_')}_beyond_limit"] += 1
+        if verdict is Verdict.EXCEEDED:
+            self.end(f"the UE sends too many {what}")
+        return False
+
     def _say(self, message: ControlMessage) -> None:
         try:
             self._peer.send_control(serialise_control(message))
@@ -196,7 +223,10 @@ class EdgeSession:
     # Frames: from units to the worker.
 
     def _on_unit(self, data: bytes) -> None:
-        for frame in self._reassembler.receive(parse_unit(data), time.monotonic()):
+        now = time.monotonic()
+        if not self._admits(self._intake.unit(len(data), now), "units"):
+            return
+        for frame in self._reassembler.receive(parse_unit(data), now):
             self._hand_over(frame)
         self._deadline.set(self._reassembler.next_deadline())
 
@@ -206,32 +236,42 @@ class EdgeSession:
         self._deadline.set(self._reassembler.next_deadline())
 
     def _hand_over(self, frame: ReceivedFrame) -> None:
-        replaced, self._waiting = self._waiting, frame
-        if replaced is not None:
-            self._answer(replaced, _Computed(Status.SUPERSEDED))
-        self._work_to_do.set()
+        """Let a frame wait for a thread, unless a newer one already did: decoders see ids that only grow."""
+        opened = self._sets.get(frame.aips_id)
+        if opened is None:  # released meanwhile
+            self._answer(frame, _Computed(Status.ERROR))
+        elif frame.frame_id < self._newest:
+            self._answer(frame, _Computed(Status.SUPERSEDED))
+        else:
+            self._newest = frame.frame_id
+            replaced = self._waiting.put((frame, opened))
+            if replaced is not None:
+                self._answer(replaced[0], _Computed(Status.SUPERSEDED))
+            self._work_to_do.set()
 
-    # The worker: one frame at a time through the thread pool.
+    # The worker: one frame at a time through the threads that all sessions share.
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._work_to_do.wait()
             self._work_to_do.clear()
-            frame, self._waiting = self._waiting, None
-            if frame is None:
-                continue
-            opened = self._sets.get(frame.aips_id)
-            if opened is None:  # released meanwhile
-                self._answer(frame, _Computed(Status.ERROR))
-            elif time.monotonic() - frame.first_at > opened.budget:
-                self._answer(frame, _Computed(Status.LATE))
-            else:
-                computed = await loop.run_in_executor(self._pool.executor, self._compute, frame, opened.decoder)
-                self._answer(frame, computed)
+            # One that hangs ends the session: its decoder is in use for ever.
+            answer = await self._pool.workers.run(self._compute_newest)
+            if answer is not None:
+                self._answer(*answer)
+
+    def _compute_newest(self) -> tuple[ReceivedFrame, _Computed] | None:
+        """In a thread: the newest frame by now, since this may have waited for the tails of other sessions."""
+        waiting = self._waiting.get(timeout=0)
+        if waiting is None:
+            return None
+        frame, opened = waiting
+        if time.monotonic() - frame.first_at > opened.budget:
+            return frame, _Computed(Status.LATE)
+        return frame, self._compute(frame, opened.decoder)
 
     def _compute(self, frame: ReceivedFrame, decoder: Decoder) -> _Computed:
-        """In the thread pool: decode, tail, post-process."""
+        """In a thread: decode, tail, post-process."""
         started = time.monotonic()
         try:
             decoded = decoder.decode(frame.frame_id, frame.slices, frame.intra, frame.reference)
@@ -254,6 +294,7 @@ class EdgeSession:
     def _answer(self, frame: ReceivedFrame, computed: _Computed) -> None:
         """Every frame of which a slice arrived is answered, once: the answer is also its acknowledgement."""
         self._outcomes[computed.status.name.lower()] += 1
+        self._count_errors(computed.status)
         queue = 0.0 if computed.started is None else computed.started - frame.ready_at
         decode, tail, post = computed.times
         result = Result(
@@ -281,3 +322,11 @@ class EdgeSession:
         if self._results_to_repeat and len(data) <= DEFAULT_UNIT:
             self._outcomes["results_repeated"] += 1
             self._peer.send_result(data)
+
+    def _count_errors(self, status: Status) -> None:
+        if status.has_output:
+            self._errors = 0
+        elif status is Status.ERROR:
+            self._errors += 1
+            if self._errors >= MAX_ERRORS:
+                self.end(f"{self._errors} frames in a row failed")

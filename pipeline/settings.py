@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
 from models import parse_profile
+from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
+from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
@@ -127,6 +129,8 @@ class EdgeOptions(TypedDict, total=False):
     ice_servers: tuple[str, ...]
     models: tuple[Path, ...]
     accept: tuple[str, ...]
+    time_limit: float
+    connect_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,8 @@ class EdgeSettings:
     """An edge's side: where it listens, whom it lets in, how much it takes on.
 
     ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models allow, in the UE's
-    order of preference.
+    order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its session. One
+    address may open ``connect_rate`` WebSockets per second in the long run.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -208,6 +213,8 @@ class EdgeSettings:
     ice_servers: tuple[str, ...] = field(default=(), repr=False)
     models: tuple[Path, ...] = ()
     accept: tuple[str, ...] = ()
+    time_limit: float = TIME_LIMIT
+    connect_rate: float = CONNECT_RATE
 
     def __post_init__(self) -> None:
         host, _ = parse_listen(self.listen)
@@ -225,6 +232,10 @@ class EdgeSettings:
             raise BadArgument(f"max-sessions: expected at least 1, got {self.max_sessions}")
         for profile in self.accept:
             parse_profile(profile)
+        if not 0.01 <= self.time_limit <= 3600:
+            raise BadArgument(f"time-limit: expected 0.01 to 3600 seconds, got {self.time_limit:g}")
+        if not 0.01 <= self.connect_rate <= 1e6:
+            raise BadArgument(f"connect-rate: expected 0.01 to 1000000 per second, got {self.connect_rate:g}")
         _check_threads("threads", self.threads)
         _check_threads("workers", self.workers)
         _check_address("bind", self.bind)

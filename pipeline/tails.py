@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
 from pipeline.offers import VARIANT
+from pipeline.workers import TIME_LIMIT, Workers
 
 if TYPE_CHECKING:
     from models import ModelCard, Partition, PartitionStore, Submodel
@@ -39,15 +40,20 @@ class _Entry:
 class TailPool:
     """Loads, shares and runs tails.
 
-    Sessions on the same partition share one runtime session; the last one to leave frees it. All tails run in one
-    thread pool (`executor`): a session hands over one frame at a time, so the pool's queue is never longer than the
-    number of sessions, and sessions take turns.
+    Sessions on the same partition share one runtime session; the last one to leave frees it. All tails run in the
+    same ``workers``: a session hands over one frame at a time, so what waits there is never more than the number of
+    sessions, and sessions take turns.
     """
 
     def __init__(
-        self, store: PartitionStore, provider: str = "auto", threads: int = 1, workers: int | None = None
+        self,
+        store: PartitionStore,
+        provider: str = "auto",
+        threads: int = 1,
+        workers: int | None = None,
+        time_limit: float = TIME_LIMIT,
     ) -> None:
-        self.executor = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="tail")
+        self.workers = Workers(workers or os.cpu_count() or 1, time_limit)
         # Apart from the others: a session that comes must not hold up those that run.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load tail")
         self._store = store
@@ -100,11 +106,11 @@ class TailPool:
         return Tail(card, partition, submodel, Detector(card))
 
     async def close(self) -> None:
-        """Wait for the models that still run, then free everything."""
+        """Wait for the models that still run, though not for one that hangs, then free everything."""
         loading = [entry.loading for entry in self._entries.values()]
         self._entries.clear()
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
-        for executor in (self._loader, self.executor):
-            await asyncio.get_running_loop().run_in_executor(None, executor.shutdown)
+        await asyncio.get_running_loop().run_in_executor(None, self._loader.shutdown)
+        await self.workers.close()

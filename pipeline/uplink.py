@@ -131,7 +131,6 @@ class Uplink:
             self._counters["results_repeated"] += 1
             return
         self._answered_last = result.frame_id
-        self.device.acknowledge(result)
         in_flight = self._ledger.close(result.frame_id)
         if in_flight is None:
             self._counters["results_too_late"] += 1
@@ -157,6 +156,7 @@ class Uplink:
         self._closed_one()
 
     def _expire(self) -> None:
+        self._peer.sender.expire()  # what it still holds of them ends there, not in the network
         for entry in self._ledger.expire(time.monotonic()):
             self._finish(entry.item, "lost", dropped_at="network")
         self._closed_one()
@@ -179,6 +179,7 @@ class Uplink:
             labels = self.device.point.card.labels
             if len(found) and int(found.classes.max()) >= len(labels):
                 raise ProtocolError(f"a result with class {found.classes.max()}, the model has {len(labels)}")
+            self.device.acknowledge(result)
             detections = self.device.place(found.at_least(self._threshold), frame)
         remote = (result.queue_us + result.decode_us + result.tail_us + result.post_us) / 1e6
         self.statistics.answered(result.frame_id, frame.captured, remote, result.received_count, time.monotonic())

@@ -18,7 +18,7 @@ import aiohttp
 from signaling.auth import check_token, redact
 from signaling.endpoint import Accepted, CloseConfirmed, CloseReceived, Refused, SwapEndpoint
 from signaling.messages import Criterion
-from signaling.problems import EDGE_FULL, UNAUTHORIZED, make_problem, rejection
+from signaling.problems import EDGE_FULL, TOO_MANY_REQUESTS, UNAUTHORIZED, make_problem, rejection
 from signaling.swap import MAX_MESSAGE, PATH, STANDARD, SUBPROTOCOL, Dialect
 from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, SplitRtcError, Unreachable
 
@@ -242,7 +242,8 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> SplitRtcError:
         return rejection(make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got"))
     if error.status in (429, 503):
         seconds = error.headers.get("Retry-After", "") if error.headers is not None else ""
-        return rejection(make_problem(EDGE_FULL, retry_after=int(seconds[:6]) if seconds.isdecimal() else None))
+        type_ = TOO_MANY_REQUESTS if error.status == 429 else EDGE_FULL
+        return rejection(make_problem(type_, retry_after=int(seconds[:6]) if seconds.isdecimal() else None))
     return ProtocolError(f"HTTP status {error.status} instead of a WebSocket: there is no SWAP endpoint at this URL")
 
 

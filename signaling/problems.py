@@ -17,6 +17,7 @@ __all__ = [
     "MESSAGE_UNKNOWN",
     "NO_COMMON_OPERATING_POINT",
     "TARGET_UNKNOWN",
+    "TOO_MANY_REQUESTS",
     "UNAUTHORIZED",
     "Problem",
     "make_problem",
@@ -35,6 +36,7 @@ NO_COMMON_OPERATING_POINT = f"{_SPLITRTC}no-common-operating-point"
 EDGE_FULL = f"{_SPLITRTC}edge-full"
 DRAINING = f"{_SPLITRTC}draining"
 EDGE_FAILURE = f"{_SPLITRTC}edge-failure"
+TOO_MANY_REQUESTS = f"{_SPLITRTC}too-many-requests"
 
 # The titles of the first four are those of table 13.2.4.6-1.
 _KNOWN: dict[str, tuple[str, int]] = {
@@ -46,6 +48,7 @@ _KNOWN: dict[str, tuple[str, int]] = {
     EDGE_FULL: ("The edge has no free slot", 503),
     DRAINING: ("The edge takes no new sessions", 503),
     EDGE_FAILURE: ("The edge failed", 500),
+    TOO_MANY_REQUESTS: ("Too many connections from this address", 429),
 }
 _BLANK = "about:blank"  # RFC 7807, section 4.2: a problem that is no more than its status
 
@@ -128,6 +131,7 @@ def rejection(problem: Problem) -> Rejected:
         UNAUTHORIZED: Unauthorized,
         EDGE_FULL: EdgeFull,
         DRAINING: EdgeFull,
+        TOO_MANY_REQUESTS: EdgeFull,
         NO_COMMON_OPERATING_POINT: NoCommonOperatingPoint,
     }.get(problem.type, Rejected)
     return kind(f"the peer refused: {problem}", problem.to_json())

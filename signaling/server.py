@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +20,15 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from signaling.auth import TokenGuard
-from signaling.problems import EDGE_FULL, MESSAGE_MALFORMATTED, UNAUTHORIZED, Problem, make_problem
+from signaling.limits import CONNECT_RATE, ConnectLimiter
+from signaling.problems import (
+    EDGE_FULL,
+    MESSAGE_MALFORMATTED,
+    TOO_MANY_REQUESTS,
+    UNAUTHORIZED,
+    Problem,
+    make_problem,
+)
 from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, SignalingSession
 from signaling.swap import MAX_MESSAGE, PATH, SUBPROTOCOL
 from splitrtc_errors import BadArgument
@@ -54,6 +64,7 @@ class SignalingServer:
         ssl_context: ssl.SSLContext | None = None,
         ready: Callable[[], tuple[bool, dict[str, Any]]] = lambda: (True, {}),
         max_sockets: int = MAX_SOCKETS,
+        connect_rate: float = CONNECT_RATE,
     ) -> None:
         self._host, self._port = _host_and_port(listen)
         self._handler = handler
@@ -61,6 +72,7 @@ class SignalingServer:
         self._ssl_context = ssl_context
         self._ready = ready
         self._max_sockets = max_sockets
+        self._limiter = ConnectLimiter(connect_rate)
         self._sessions: set[SignalingSession] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -119,6 +131,11 @@ class SignalingServer:
         return server()
 
     async def _swap(self, request: web.Request) -> web.StreamResponse:
+        # Before the token is looked at, so that guessing it is slow, too.
+        if wait := self._limiter.admit(request.remote, time.monotonic()):
+            seconds = math.ceil(wait)
+            problem = make_problem(TOO_MANY_REQUESTS, retry_after=seconds)
+            return _problem(problem, {"Retry-After": str(seconds)})
         offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
         if not self._guard.admits(request.headers.get("Authorization"), offered):
             return _problem(make_problem(UNAUTHORIZED), {"WWW-Authenticate": "Bearer"})

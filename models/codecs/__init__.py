@@ -22,8 +22,10 @@ __all__ = [
     "EncodedFrame",
     "Encoder",
     "Profile",
+    "is_profile_id",
     "make_decoder",
     "make_encoder",
+    "bits_per_element",
     "needs_calibration",
     "parse_profile",
     "profile_ids",
@@ -31,7 +33,8 @@ __all__ = [
 
 MAX_PROFILE_ID = 128
 
-_PROFILE = re.compile(r"([a-z0-9-]+)(?::([a-z0-9_]+=[^=,]+(?:,[a-z0-9_]+=[^=,]+)*))?")
+_PARAMETER = r"[a-z0-9_]{1,32}=[A-Za-z0-9._+-]{1,32}"
+_PROFILE = re.compile(rf"([a-z0-9-]{{1,32}})(?::({_PARAMETER}(?:,{_PARAMETER})*))?")
 
 _SCALAR: dict[str, tuple[int | None, bool]] = {
     "raw": (None, False),
@@ -47,6 +50,11 @@ _SCALAR: dict[str, tuple[int | None, bool]] = {
 def profile_ids() -> tuple[str, ...]:
     """Return the ids of the profiles that this version codes and decodes."""
     return tuple(_SCALAR)
+
+
+def is_profile_id(text: str) -> bool:
+    """Whether a text has the form of a profile id (docs/protocol.md, section 4), of whatever version."""
+    return len(text) <= MAX_PROFILE_ID and _PROFILE.fullmatch(text) is not None
 
 
 def parse_profile(text: str) -> Profile:
@@ -70,6 +78,12 @@ def needs_calibration(profile: Profile) -> bool:
     """Whether both sides need the same calibration file for this profile."""
     bits, _ = _SCALAR[profile.name]
     return bits is not None
+
+
+def bits_per_element(profile: Profile) -> int | None:
+    """How many bits an element takes before any compression; None for as many as it has."""
+    bits, _ = _SCALAR[profile.name]
+    return bits
 
 
 def make_encoder(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pipeline import logs
 from splitrtc_errors import BadArgument
@@ -129,12 +130,24 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+def _on_command_line(parameter: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+
+
 def read_token(token: str | None, token_file: Path | None) -> str | None:
-    """The token as given, or the first line of a file; raises BadArgument for both, or for an unreadable file."""
+    """The token as given, or the first line of a file; raises BadArgument for both, or for an unreadable file.
+
+    Of a flag and a variable of the environment the flag counts.
+    """
     if token_file is None:
         return token
     if token is not None:
-        raise BadArgument("give either --token or --token-file")
+        from_command_line = _on_command_line("token"), _on_command_line("token_file")
+        if from_command_line == (True, False):
+            return token
+        if from_command_line != (False, True):
+            raise BadArgument("give either --token or --token-file")
     try:
         with token_file.open(encoding="utf-8") as file:
             line = file.readline(MAX_TOKEN_FILE)

@@ -9,6 +9,8 @@ import click
 
 from pipeline.cli.common import common_options, echo_json, option, read_token, run_async, set_up_logging
 from pipeline.settings import DEFAULT_LISTEN, MAX_SESSIONS, EdgeSettings
+from pipeline.workers import TIME_LIMIT
+from signaling.limits import CONNECT_RATE
 
 __all__ = ["edge"]
 
@@ -32,6 +34,8 @@ Examples:
 @option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where tails run.")
 @option("--threads", type=int, default=1, help="Threads of one tail.")
 @option("--workers", type=int, help="Tails that run at the same time (default: one for each core).")
+@option("--time-limit", default=TIME_LIMIT, help="Seconds that a frame may compute; a session that hangs is ended.")
+@option("--connect-rate", default=CONNECT_RATE, help="Connections per second from one address, in the long run.")
 @option("--bind", metavar="ADDR", help="Local address for the media (default: all; loopback when listening there).")
 @option(
     "--ice-server",

@@ -20,7 +20,7 @@ from models import Detections, PartitionStore, Zoo
 from pipeline.device import DevicePart
 from pipeline.edge import Edge
 from pipeline.frames import Frame
-from pipeline.offers import points
+from pipeline.offers import OperatingPoint, points
 from pipeline.outcome import FrameResult, Timings
 from pipeline.settings import EdgeSettings
 from rtc import (
@@ -288,10 +288,10 @@ def device() -> DevicePart:
 class StubUe:
     """A UE as far as the network can tell, connected; what it sends is the test's to decide."""
 
-    def __init__(self, peer: Peer, signaling: SignalingClient, device: DevicePart) -> None:
+    def __init__(self, peer: Peer, signaling: SignalingClient, device: DevicePart, point: OperatingPoint) -> None:
         self.peer = peer
         self.signaling = signaling
-        self.point = device.point
+        self.point = point
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._device = device
         self._control: asyncio.Queue[ControlMessage | None] = asyncio.Queue()
@@ -359,12 +359,14 @@ class StubUe:
 
 
 @pytest.fixture
-def connect_stub_ue(device: DevicePart) -> Callable[[str], contextlib.AbstractAsyncContextManager[StubUe]]:
+def connect_stub_ue(device: DevicePart) -> Callable[..., contextlib.AbstractAsyncContextManager[StubUe]]:
+    """A function that connects such a UE, which offers the default operating point or, on the same cut, another."""
+
     @contextlib.asynccontextmanager
-    async def connect(url: str) -> AsyncIterator[StubUe]:
+    async def connect(url: str, point: OperatingPoint = device.point) -> AsyncIterator[StubUe]:
         async with SignalingClient(url) as signaling, Peer(bind="127.0.0.1") as peer:
-            ue = StubUe(peer, signaling, device)
-            offer = await peer.create_offer(attributes_of([device.point.offer(30.0)]))
+            ue = StubUe(peer, signaling, device, point)
+            offer = await peer.create_offer(attributes_of([point.offer(30.0)]))
             await peer.accept_answer(await signaling.connect(offer))
             await peer.opened(WAIT)
             yield ue

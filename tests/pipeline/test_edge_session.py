@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import edge_session
+from pipeline import edge_session, limits
 from pipeline.edge import Edge
 from pipeline.settings import EdgeSettings
+from pipeline.workers import MAX_WRITTEN_OFF
 from rtc import OUTPUT_DETECTIONS, OUTPUT_NONE, Peer, Status
 from signaling import (
     Bye,
@@ -25,6 +28,7 @@ from signaling import (
     SignalingClient,
     attributes_of,
 )
+from splitrtc_errors import Rejected, TensorError
 
 WAIT = 20.0
 
@@ -126,6 +130,68 @@ async def test_of_frames_that_come_too_fast_each_is_answered_once(
         assert Status.SUPERSEDED in statuses.values()
         superseded = [result for result in results if result.status is Status.SUPERSEDED]
         assert all(result.output_kind == OUTPUT_NONE and result.tail_us == 0 for result in superseded)
+
+
+async def test_an_older_frame_never_takes_the_place_of_a_newer_one(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+) -> None:
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters())
+        older, newer = ue.units(pictures[0]), ue.units(pictures[1])
+        ue.send(newer)
+        ue.send(older[:1])  # held up on its way
+        results = {result.frame_id: result.status for result in [await ue.result(), await ue.result()]}
+        assert results == {1: Status.SUPERSEDED, 2: Status.OK}
+
+
+@contextlib.asynccontextmanager
+async def busy(edge: Edge) -> AsyncIterator[None]:
+    """All threads of the edge compute for others."""
+    free = threading.Event()
+    count = edge.settings.workers or 1
+    started = asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+
+    def compute() -> None:
+        loop.call_soon_threadsafe(started.release)
+        assert free.wait(WAIT)
+
+    jobs = [asyncio.create_task(edge._pool.workers.run(compute)) for _ in range(count)]
+    for _ in jobs:
+        await started.acquire()
+    try:
+        yield
+    finally:
+        free.set()
+        await asyncio.gather(*jobs)
+
+
+async def test_a_frame_gives_way_to_a_newer_one_until_it_is_begun(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+) -> None:
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters())
+        async with busy(edge):
+            ue.send(ue.units(pictures[0]))
+            ue.send(ue.units(pictures[1]))
+            first = await ue.result()
+            assert (first.frame_id, first.status) == (1, Status.SUPERSEDED)
+        second = await ue.result()
+        assert (second.frame_id, second.status) == (2, Status.OK)
+
+
+async def test_a_frame_that_waited_too_long_for_a_thread_is_late(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+) -> None:
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters(budget_ms=50))
+        async with busy(edge):
+            ue.send(ue.units(pictures[0]))
+            sent = time.monotonic()
+            while time.monotonic() < sent + 0.1:  # round trips until the budget is used up for sure
+                await ue.announce(ue.parameters(2, partition=32 * "0"))
+        result = await ue.result()
+        assert (result.status, result.output_kind) == (Status.LATE, OUTPUT_NONE)
 
 
 async def test_a_frame_whose_time_is_over_is_answered_as_late(
@@ -266,3 +332,137 @@ async def test_a_session_whose_worker_fails_ends_instead_of_lingering(
         monkeypatch.setattr(edge_session, "pack_result", broken)
         ue.send(ue.units(pictures[0]))
         assert await ue.message() == Bye("the edge failed")
+
+
+@pytest.fixture
+def stuck() -> Iterator[threading.Event]:
+    """What hangs waits for this. Set at the end, so that no thread is left."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+class Tail:
+    """Stands in for the run of an edge's tail, which does as before unless told otherwise."""
+
+    def __init__(self, edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+        submodel = edge._warm[0].submodel
+        self._run = submodel.run
+        self.does: Callable[[], object] | None = None
+        self.begun = threading.Semaphore(0)
+        monkeypatch.setattr(submodel, "run", self.run)
+
+    def run(self, tensors: Any) -> Any:
+        if self.does is not None:
+            does = self.does
+            self.begun.release()
+            does()
+        return self._run(tensors)
+
+
+def raises(error: BaseException) -> Callable[[], object]:
+    def does() -> object:
+        raise error
+
+    return does
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("of the runtime"), TensorError("not finite")])
+async def test_a_tail_that_fails_costs_the_frame(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tail = Tail(edge, monkeypatch)
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters())
+        for does, status in ((raises(error), Status.ERROR), (None, Status.OK), (raises(error), Status.ERROR)):
+            tail.does = does
+            ue.send(ue.units(pictures[0]))
+            result = await ue.result()
+            assert (result.status, bool(result.output)) == (status, status is Status.OK)
+
+
+async def test_a_session_in_which_every_frame_fails_is_ended(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_session, "MAX_ERRORS", 3)
+    tail = Tail(edge, monkeypatch)
+    async with connect_stub_ue(edge.url) as ue, connect_stub_ue(edge.url) as neighbour:
+        for session in (ue, neighbour):
+            await session.announce(session.parameters())
+        for fails in (True, True, False, True, True, True):  # one that is computed between them makes all good
+            tail.does = raises(MemoryError()) if fails else None
+            ue.send(ue.units(pictures[0]))
+            assert (await ue.result()).status is (Status.ERROR if fails else Status.OK)
+        assert await ue.message() == Bye("3 frames in a row failed")
+        tail.does = None
+        neighbour.send(neighbour.units(pictures[0]))
+        assert (await neighbour.result()).status is Status.OK
+        assert edge.sessions == 1
+
+
+async def test_a_tail_that_hangs_costs_the_session_and_not_the_service(
+    connect_stub_ue: Connect,
+    pictures: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    stuck: threading.Event,
+    until: Until,
+) -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", workers=1, time_limit=0.3)) as edge:
+        tail = Tail(edge, monkeypatch)
+        for hanging in range(1, MAX_WRITTEN_OFF + 1):
+            async with connect_stub_ue(edge.url) as ue, connect_stub_ue(edge.url) as neighbour:
+                for session in (ue, neighbour):
+                    await session.announce(session.parameters())
+                tail.does = stuck.wait
+                ue.send(ue.units(pictures[0]))
+                assert await asyncio.to_thread(tail.begun.acquire, timeout=WAIT)
+                tail.does = None
+                neighbour.send(neighbour.units(pictures[0]))  # the only worker is taken: it waits for another
+                assert await ue.message() == Bye("the computation of a frame took longer than 0.3 s")
+                assert (await neighbour.result()).status is Status.OK
+                await until(lambda: edge.sessions == 1)
+            ready, details = edge._ready()
+            assert ready is (hanging < MAX_WRITTEN_OFF)
+            assert details["hanging_threads"] == hanging
+        assert edge._ready()[1]["status"] == "hanging"
+        with pytest.raises(Rejected, match="its computations hang"):
+            async with connect_stub_ue(edge.url):
+                pass
+        stuck.set()
+        await until(lambda: edge._ready()[0])
+        async with connect_stub_ue(edge.url) as ue:
+            await ue.announce(ue.parameters())
+            ue.send(ue.units(pictures[0]))
+            assert (await ue.result()).status is Status.OK
+
+
+async def test_an_edge_closes_although_a_tail_hangs(
+    connect_stub_ue: Connect, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, stuck: threading.Event
+) -> None:
+    edge = await Edge(EdgeSettings("127.0.0.1:0", workers=1, time_limit=0.3)).__aenter__()
+    tail = Tail(edge, monkeypatch)
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters())
+        tail.does = stuck.wait
+        ue.send(ue.units(pictures[0]))
+        assert await asyncio.to_thread(tail.begun.acquire, timeout=WAIT)
+        async with asyncio.timeout(WAIT):
+            await edge.close()
+        assert await ue.message() == Bye("the edge closes")
+
+
+@pytest.mark.parametrize("what", ["units", "control messages"])
+async def test_a_ue_that_sends_too_much_is_first_ignored_and_then_sent_away(
+    edge: Edge, connect_stub_ue: Connect, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(limits, "GENEROSITY", 0.1)
+    monkeypatch.setattr(limits, "CONTROL_RATE", 20.0)
+    async with connect_stub_ue(edge.url) as ue:
+        control, intermediate, _ = ue.peer._channels
+        for _ in range(400):
+            if what == "units":
+                intermediate.send(b"no unit")
+            else:
+                control.send("{}")
+        assert await ue.message() == Bye(f"the UE sends too many {what}")
+    assert edge.outcomes[f"{what.replace(' ', '_')}_beyond_limit"] >= 40

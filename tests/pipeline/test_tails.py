@@ -183,7 +183,7 @@ async def test_a_tail_may_be_given_back_after_closing(store: Store) -> None:
 async def test_no_more_threads_run_than_told(store: Store) -> None:
     pool = TailPool(store, "cpu", workers=1)
     tails = await asyncio.gather(pool.acquire(CARD, CUT), pool.acquire(CARD, OTHER_CUT))
-    await asyncio.gather(*(asyncio.wrap_future(pool.executor.submit(tail.submodel.warm_up)) for tail in tails))
+    await asyncio.gather(*(pool.workers.run(tail.submodel.warm_up) for tail in tails))
     names = [thread.name for thread in threading.enumerate()]
     assert sum(name.startswith("tail") for name in names) == 1
     for tail in tails:
@@ -197,7 +197,7 @@ async def test_loading_does_not_hold_up_what_runs(store: Store) -> None:
     loading = asyncio.create_task(pool.acquire(CARD, CUT))
     await store.reached()
     async with asyncio.timeout(10):
-        await asyncio.wrap_future(pool.executor.submit(int))
+        await pool.workers.run(int)
     store.may_go_on.set()
     pool.release(await loading)
     await pool.close()
