@@ -13,7 +13,7 @@
     │   ├── ProtocolError            it broke the protocol
     │   └── Rejected                 it refused, with an RFC 7807 problem
     │       ├── Unauthorized         wrong or missing token
-    │       ├── EdgeFull             no slot free (or draining); may carry a time to retry
+    │       ├── EdgeFull             no slot free (draining, or too often); may carry a time to retry
     │       └── NoCommonOperatingPoint
     ├── NetworkError                 the network can fix it, or time
     │   ├── Unreachable              nobody answers at that address
@@ -150,7 +150,7 @@ class Unauthorized(Rejected):
 
 
 class EdgeFull(Rejected):
-    """The edge has no free slot, or is draining."""
+    """The edge has no free slot, is draining, or this address came too often."""
 
     exit_code = 14
 

@@ -103,9 +103,9 @@ class EdgeSession:
         self._pool = pool
         self._outcomes = outcomes
         self._sets: ReceivedSets[_OpenSet] = ReceivedSets(self._open_set)
-        self._reassembler = Reassembler()
         units = frame_units(tail.partition.crossing, [point.profile for point in agreed])
         self._intake = Intake(fps, units, time.monotonic())
+        self._reassembler = Reassembler(max_frame_bytes=self._intake.frame_bytes)
         self._deadline = Alarm(self._on_deadline)
         self._waiting: NewestSlot[tuple[ReceivedFrame, _OpenSet]] = NewestSlot()
         self._newest = 0

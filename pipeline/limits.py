@@ -8,11 +8,14 @@ from enum import Enum, auto
 from models import TensorSpec, bits_per_element, parse_profile
 from rtc import DEFAULT_UNIT, MAX_SLICES, unit_payload_limit
 from rtc.limits import TokenBucket
+from rtc.reassembly import MAX_FRAME_BYTES
 
 __all__ = ["Intake", "Verdict", "frame_units"]
 
 GENEROSITY = 8.0
 """How many times what was negotiated a UE may send: its camera may be faster than it said, its slices smaller."""
+FRAME_GENEROSITY = 8.0
+"""How many times its uncompressed size is kept of a frame: small slices hold their messages alive."""
 MIN_FPS = 30.0
 """Frames per second that are granted to a UE that announces fewer."""
 MIN_UNITS = 16
@@ -55,7 +58,10 @@ class Intake:
 
     def __init__(self, fps: float, units: int, now: float) -> None:
         """``fps``: the frame rate agreed on; ``units``: those of a frame, see `frame_units`."""
-        rate = GENEROSITY * max(fps, MIN_FPS) * max(units, MIN_UNITS)
+        units = max(units, MIN_UNITS)
+        rate = GENEROSITY * max(fps, MIN_FPS) * units
+        self.frame_bytes = min(int(FRAME_GENEROSITY * units * DEFAULT_UNIT), MAX_FRAME_BYTES)
+        """Bytes that may be kept of one frame."""
         self._units = _Gate(rate, now)
         self._bytes = _Gate(rate * DEFAULT_UNIT, now)
         self._control = _Gate(CONTROL_RATE, now)

@@ -7,6 +7,7 @@ exit code of their class in `splitrtc_errors`, and with ``--json`` stdout holds 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -51,7 +52,20 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    _fill_standard_streams()
     sys.exit(run(arguments))
+
+
+def _fill_standard_streams() -> None:
+    """Put something harmless where the caller has closed stdin, stdout or stderr.
+
+    A socket would get the free number otherwise, be written to as if it were that stream, and end an event loop.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

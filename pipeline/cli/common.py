@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
+import os
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline import logs
-from splitrtc_errors import BadArgument
+from splitrtc_errors import BadArgument, SinkError
 
 __all__ = [
     "SECONDS",
@@ -106,8 +109,25 @@ def set_up_logging(log_level: str, debug: bool) -> None:
 
 
 def echo_json(value: Any) -> None:
-    """Write one JSON value to stdout; in ASCII, because a path may hold what stdout's encoding does not have."""
-    click.echo(json.dumps(value, allow_nan=False))
+    """Write one JSON value to stdout; in ASCII, because a path may hold what stdout's encoding does not have.
+
+    Raises SinkError when it cannot be written; that nobody reads it any more is no error, and left to click.
+    """
+    try:
+        click.echo(json.dumps(value, allow_nan=False))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget_stdout()
+        raise SinkError(f"cannot write standard output: {error.strerror}") from error
+
+
+def _forget_stdout() -> None:
+    """Let what stdout still holds go nowhere: Python would try it again at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):  # one that is no file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def echo_table(summary: Mapping[str, Any]) -> None:

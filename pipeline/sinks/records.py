@@ -26,7 +26,9 @@ class JsonLinesSink(Sink):
         self._stream: TextIO | None = None
 
     def open(self, info: StreamInfo) -> None:
-        """Open the file, emptying it."""
+        """Open the file, emptying it. SinkError when it cannot be, or standard output was closed by the caller."""
+        if self._path is None and sys.stdout is None:
+            raise SinkError("cannot write standard output: it is closed")
         try:
             self._stream = sys.stdout if self._path is None else self._path.open("w", encoding="utf-8")
         except OSError as error:

@@ -42,6 +42,7 @@ class VideoSink(Sink):
         self._stream: Any = None
         self._start = 0.0
         self._last = -1
+        self._failed = False
 
     def open(self, info: StreamInfo) -> None:
         """Create the file."""
@@ -72,14 +73,20 @@ class VideoSink(Sink):
             frame.pts, frame.time_base = position, TIME_BASE
             self._container.mux(self._stream.encode(frame))
         except (av.error.FFmpegError, OSError) as error:
+            self._failed = True
             raise SinkError(f"cannot write {self.name}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Finish the file; one without pictures is removed."""
+        """Finish the file; one without pictures is removed. One that could not be written is left as it is."""
         import av
 
         container, self._container = self._container, None
         if container is None:
+            return
+        if self._failed:
+            # That was told. With the encoder's rest FFmpeg would begin the file again, in memory that is freed already.
+            with contextlib.suppress(av.error.FFmpegError, OSError):
+                container.close()
             return
         try:
             with contextlib.closing(container):

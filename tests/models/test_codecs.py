@@ -17,6 +17,7 @@ from models.codecs import (
     EncodedFrame,
     Encoder,
     Profile,
+    bits_per_element,
     make_decoder,
     make_encoder,
     needs_calibration,
@@ -65,6 +66,11 @@ def test_parameters_that_a_profile_does_not_take_are_refused() -> None:
 def test_only_quantised_profiles_need_a_calibration() -> None:
     needing = [profile for profile in profile_ids() if needs_calibration(parse_profile(profile))]
     assert needing == ["q8", "q8-zstd", "q4", "q4-zstd"]
+
+
+def test_bits_of_an_element() -> None:
+    bits = {profile: bits_per_element(parse_profile(profile)) for profile in profile_ids()}
+    assert bits == {"raw": None, "raw-zstd": None, "q8": 8, "q8-zstd": 8, "q4": 4, "q4-zstd": 4}
 
 
 def test_what_an_encoder_writes_its_decoder_reads() -> None:

@@ -6,6 +6,7 @@ from models import TensorSpec
 from pipeline.limits import (
     BURST,
     CONTROL_RATE,
+    FRAME_GENEROSITY,
     GENEROSITY,
     MIN_FPS,
     MIN_UNITS,
@@ -15,6 +16,7 @@ from pipeline.limits import (
     frame_units,
 )
 from rtc import DEFAULT_UNIT, MAX_SLICES
+from rtc.reassembly import MAX_FRAME_BYTES
 
 ADMITTED, DROPPED, EXCEEDED = Verdict.ADMITTED, Verdict.DROPPED, Verdict.EXCEEDED
 
@@ -84,3 +86,10 @@ def test_units_of_a_frame(profiles: list[str], units: int) -> None:
 
 def test_units_of_a_huge_frame() -> None:
     assert frame_units([TensorSpec("a", "float32", (4096, 4096))], ["raw"]) == MAX_SLICES
+
+
+def test_what_is_kept_of_a_frame_is_a_multiple_of_its_size_and_bounded() -> None:
+    assert Intake(30, 100, 0.0).frame_bytes == FRAME_GENEROSITY * 100 * DEFAULT_UNIT
+    assert Intake(30, MAX_SLICES, 0.0).frame_bytes == MAX_FRAME_BYTES
+    # Also in slices so small that what each holds alive besides its payload counts most.
+    assert Intake(30, 1, 0.0).frame_bytes > 64 * (64 + 275)

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from signaling import SignalingServer, server, token_subprotocol
+from signaling import ConnectRequest, SignalingServer, server, token_subprotocol
 from signaling.swap import MAX_MESSAGE
 from splitrtc_errors import BadArgument
 
@@ -322,3 +322,27 @@ async def test_closing_disconnects_everybody_and_leaves_nothing(
         with pytest.raises(aiohttp.ClientConnectorError):
             await http.get(url(edge_server, "/healthz"))
         await edge_server.close()
+
+
+async def test_an_address_that_comes_too_often_has_to_wait(http: aiohttp.ClientSession) -> None:
+    edge_server = SignalingServer("127.0.0.1:0", Silent(), token=TOKEN, connect_rate=0.2)
+    await edge_server.start()
+    try:
+        for status in (401, 401, 429, 429):  # before the token is looked at
+            async with http.get(url(edge_server), headers={"Authorization": "Bearer wrong"}) as response:
+                assert response.status == status
+        async with http.get(url(edge_server)) as response:
+            assert 1 <= int(response.headers["Retry-After"]) <= 5
+            problem = await response.json()
+            assert problem["type"] == "urn:splitrtc:problem:too-many-requests"
+            assert problem["retry_after"] == int(response.headers["Retry-After"])
+        for path in ("/healthz", "/readyz"):  # who looks after the edge is not counted
+            async with http.get(url(edge_server, path)) as response:
+                assert response.status == 200
+    finally:
+        await edge_server.close()
+
+
+class Silent:
+    async def connect(self, request: ConnectRequest) -> str:
+        raise AssertionError("nobody gets that far")

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +15,7 @@ import pytest
 
 import splitrtc_errors
 from pipeline.cli import INTERRUPTED, UNFORESEEN, cli, main
-from splitrtc_errors import SplitRtcError
+from splitrtc_errors import SinkError, SplitRtcError
 
 Call = Callable[..., Any]
 
@@ -202,3 +204,29 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         os.close(write)
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("redirection", "exit_code", "said"),
+    [
+        (">/dev/full", SinkError.exit_code, "splitrtc: cannot write standard output: No space left on device\n"),
+        (">&-", 0, ""),
+        ("<&- >/dev/null", 0, ""),
+    ],
+)
+def test_a_standard_output_that_takes_nothing(redirection: str, exit_code: int, said: str) -> None:
+    words = f"{shlex.quote(sys.executable)} -m splitrtc models --json"
+    script = f"({words}; echo $? >&3) {redirection}"
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as code, os.fdopen(writing) as pipe:
+        done = subprocess.run(
+            ["bash", "-c", f"exec 3>&{pipe.fileno()}; {script}"],
+            pass_fds=[pipe.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        pipe.close()
+        assert (int(code.read()), done.stderr) == (exit_code, said)

@@ -91,3 +91,11 @@ def test_null_takes_everything(make_result: Callable[..., FrameResult]) -> None:
     sink.open(INFO)
     sink.write(make_result())
     sink.close()
+
+
+def test_a_standard_output_that_the_caller_closed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    sink = JsonLinesSink()
+    with pytest.raises(SinkError, match="standard output: it is closed"):
+        sink.open(INFO)
+    sink.close()

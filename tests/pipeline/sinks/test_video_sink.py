@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.frames import Frame
 from pipeline.outcome import FrameResult
 from pipeline.sinks import StreamInfo, VideoSink
 from splitrtc_errors import SinkError
@@ -82,17 +82,42 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     sink.close()
 
 
+NOISE = np.random.default_rng(1)
+
+
+def noise(make_result: Callable[..., FrameResult], index: int) -> FrameResult:
+    """A picture that needs many bytes."""
+    result = make_result(index)
+    image = NOISE.integers(0, 255, (240, 320, 3), np.uint8)
+    return dataclasses.replace(result, frame=dataclasses.replace(result.frame, image=image))
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_error(make_result: Callable[..., FrameResult], tmp_path: Path) -> None:
-    path = tmp_path / "out.mkv"
-    path.symlink_to("/dev/full")
-    generator = np.random.default_rng(1)
-    sink = VideoSink(path)
-    sink.open(StreamInfo("test"))
-    with pytest.raises(SinkError, match="cannot write .*No space left"):
-        for index in range(200):  # noise, so that much is written
-            image = generator.integers(0, 255, (240, 320, 3), np.uint8)
-            sink.write(dataclasses.replace(make_result(), frame=Frame(image, index, index / 30)))
-    with pytest.raises(SinkError, match="cannot finish .*No space left"):
-        sink.close()
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+@pytest.mark.parametrize("pictures", [1, 60])
+def test_a_disk_that_is_full_from_the_start(
+    make_result: Callable[..., FrameResult], tmp_path: Path, name: str, pictures: int
+) -> None:
+    (tmp_path / name).symlink_to("/dev/full")
+    sink = VideoSink(tmp_path / name)
+    sink.open(StreamInfo("test", 30.0))
+    with pytest.raises(SinkError, match="No space left"):
+        for index in range(pictures):
+            sink.write(noise(make_result, index))
+        sink.close()  # with one picture all is in the encoder till then
     sink.close()
+
+
+def test_a_disk_that_is_full_on_the_way(make_result: Callable[..., FrameResult], tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4")
+    sink.open(StreamInfo("test", 30.0))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(SinkError, match=r"cannot write .*out\.mp4: File too large"):
+            for index in range(200):
+                sink.write(noise(make_result, index))
+        sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert 0 < (tmp_path / "out.mp4").stat().st_size <= 200_000
