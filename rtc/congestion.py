@@ -55,7 +55,7 @@ class RoundTrip:
         """Seconds until a chunk that will not be sent again is given up."""
         if self.smoothed is None:
             return min(self.rto, self.TAIL_MAX)
-        return min((self.smoothed + max(4 * self._variation, self.MARGIN)) * float(2**self._backoff), self.RTO_MAX)
+        return min((self.smoothed + max(4 * self._variation, self.MARGIN)) * float(2**self._backoff), self.TAIL_MAX)
 
     @property
     def pause(self) -> float:

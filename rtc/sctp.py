@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from aiortc import rtcsctptransport as sctp
 from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.utils import uint32_gt, uint32_gte
+from aiortc.utils import uint32_gte
 
 from splitrtc_errors import ProtocolError
 
@@ -71,15 +73,19 @@ class SctpTransport(SendingTransport):
             self.counters.foreign += 1
             return
         for chunk in chunks:
-            try:
-                await self._receive_chunk(chunk)
-            except ConnectionError:
-                raise
-            except Exception:
-                self.counters.failures += 1
-                _log.exception("an SCTP chunk could not be handled")
+            await self._survive(self._receive_chunk(chunk))
         if self._sack_needed:
-            await self._acknowledge()
+            await self._survive(self._acknowledge())
+
+    async def _survive(self, step: Coroutine[Any, Any, None]) -> None:
+        """Take a step whose failure must not end the task that receives."""
+        try:
+            await step
+        except ConnectionError:
+            raise
+        except Exception:
+            self.counters.failures += 1
+            _log.exception("an SCTP chunk could not be handled")
 
     async def _receive_chunk(self, chunk: sctp.Chunk) -> None:
         known = self._last_received_tsn is not None
@@ -103,7 +109,7 @@ class SctpTransport(SendingTransport):
     async def _receive_data_chunk(self, chunk: sctp.DataChunk) -> None:
         last = self._last_received_tsn
         assert last is not None
-        if uint32_gt(chunk.tsn, last) and (chunk.tsn - last) % sctp.SCTP_TSN_MODULO > MAX_AHEAD:
+        if not uint32_gte(last, chunk.tsn) and (chunk.tsn - last) % sctp.SCTP_TSN_MODULO > MAX_AHEAD:
             self.counters.far_ahead += 1
             return
         self._ack_urgent |= bool(chunk.flags & IMMEDIATE)

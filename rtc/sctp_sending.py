@@ -30,6 +30,9 @@ IMMEDIATE = 0x08
 
 _CHUNK = sctp.USERDATA_MAX_LENGTH
 
+_BURST = 0.005
+"""Seconds within which chunks count as sent together: they time out together, and double the timeout once."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -136,10 +139,8 @@ class SendingTransport(sctp.RTCSctpTransport):
     async def _send_now(self, chunk: sctp.Chunk) -> None:
         if isinstance(chunk, sctp.DataChunk):
             chunk._sent_time = time.monotonic()
-            if self._tail_timer is None and self._is_tail(chunk):
-                self._tail_timer = asyncio.get_running_loop().call_later(
-                    self.round_trip.chunk_timeout, self._watch_tail
-                )
+            if self._is_tail(chunk):
+                self._watch_tail_in(self.round_trip.chunk_timeout)
         await super()._send_chunk(chunk)
 
     def _start(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -155,18 +156,20 @@ class SendingTransport(sctp.RTCSctpTransport):
     # Learning what arrived
 
     async def _receive_sack_chunk(self, chunk: sctp.SackChunk) -> None:
-        unsent = self._outbound_queue[0].tsn if self._outbound_queue else self._local_tsn
-        newest = sctp.tsn_minus_one(unsent)
+        if uint32_gt(self._last_sacked_tsn, chunk.cumulative_tsn):
+            return  # overtaken by a newer one
+        newest = sctp.tsn_minus_one(self._outbound_queue[0].tsn if self._outbound_queue else self._local_tsn)
+        outstanding = (newest - self._last_sacked_tsn) % sctp.SCTP_TSN_MODULO
+        left = (newest - chunk.cumulative_tsn) % sctp.SCTP_TSN_MODULO
         try:
-            if uint32_gt(chunk.cumulative_tsn, newest):
+            if left > outstanding:
                 raise ProtocolError("SCTP SACK of chunks that were never sent")
-            check_gaps(chunk.gaps, (newest - chunk.cumulative_tsn) % sctp.SCTP_TSN_MODULO)
+            check_gaps(chunk.gaps, left)
         except ProtocolError as error:
             self.counters.bad_acknowledgements += 1
             _log.debug("dropped: %s", error)
             return
-        if uint32_gte(chunk.cumulative_tsn, self._last_sacked_tsn):
-            self._learn(chunk)
+        self._learn(chunk)
         await super()._receive_sack_chunk(chunk)
 
     def _learn(self, sack: sctp.SackChunk) -> None:
@@ -203,6 +206,16 @@ class SendingTransport(sctp.RTCSctpTransport):
 
     # Timers
 
+    def _watch_tail_in(self, seconds: float) -> None:
+        """Come back then, or earlier."""
+        loop = asyncio.get_running_loop()
+        if self._tail_timer is not None:
+            if self._tail_timer.when() <= loop.time() + seconds:
+                return
+            # It was set when the path was thought to be longer.
+            self._tail_timer.cancel()
+        self._tail_timer = loop.call_later(seconds, self._watch_tail)
+
     def _watch_tail(self) -> None:
         """Give up unreliable chunks that were not acknowledged in time, and come back for the next."""
         self._tail_timer = None
@@ -214,8 +227,8 @@ class SendingTransport(sctp.RTCSctpTransport):
                 continue
             assert chunk._sent_time is not None
             left = chunk._sent_time + timeout - now
-            if left > 0:
-                self._tail_timer = asyncio.get_running_loop().call_later(left, self._watch_tail)
+            if left > _BURST:
+                self._watch_tail_in(left)
                 break
             expired |= self._maybe_abandon(chunk)
         if expired:
