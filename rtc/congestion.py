@@ -98,7 +98,7 @@ class CongestionWindow:
     """Share of chunks lost from which the window does not grow."""
     SHRINK_LOSS = 0.10
     """Share from which it shrinks."""
-    LOSS_SPAN = 100
+    LOSS_SPAN = 300
     """Chunks over which that share is taken (an exponential average)."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ __all__ = ["MAX_AHEAD", "MAX_DUPLICATES", "MAX_GAPS", "MAX_PEER_CHANNELS", "Sctp
 MAX_PEER_CHANNELS = 16
 """Channels that the peer may have opened at once, until they are closed on both sides."""
 
-MAX_AHEAD = 4_096
+MAX_AHEAD = 2_048
 """Chunks after the first missing one that are taken; those further ahead are as if lost."""
 
 MAX_GAPS = 200
@@ -50,6 +50,7 @@ class SctpTransport(SendingTransport):
         super().__init__(transport, port)
         self._budget = Budget()
         self._advertised_rwnd = MAX_HELD_BYTES
+        self._pruned_at: int | None = None
         self._acks = AckPolicy()
         self._ack_urgent = False
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -205,8 +206,10 @@ class SctpTransport(SendingTransport):
         return True
 
     def _prune(self) -> None:
-        """Make room: give up what cannot be completed any more."""
-        assert self._last_received_tsn is not None
+        """Make room: give up what cannot be completed any more. In vain if nothing arrived since the last time."""
+        if self._last_received_tsn is None or self._last_received_tsn == self._pruned_at:
+            return
+        self._pruned_at = self._last_received_tsn
         for stream in self._inbound_streams.values():
             stream.prune_chunks(self._last_received_tsn)
         self._account()

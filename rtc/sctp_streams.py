@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["MAX_HELD_BYTES", "MAX_HELD_CHUNKS", "MAX_MESSAGE", "Budget", "Fragment", "InboundStream"]
+__all__ = ["MAX_FRAGMENTS", "MAX_HELD_BYTES", "MAX_HELD_CHUNKS", "MAX_MESSAGE", "Budget", "Fragment", "InboundStream"]
 
 MAX_MESSAGE = 262_144
 """Bytes of a message: what aiortc announces as its limit."""
@@ -20,8 +20,11 @@ MAX_MESSAGE = 262_144
 MAX_HELD_BYTES = 1024 * 1024
 """Bytes of unfinished or early messages: also the receive window that is advertised."""
 
-MAX_HELD_CHUNKS = 2_048
+MAX_HELD_CHUNKS = 1_000
 """Chunks of unfinished messages, and early messages: each costs some hundred bytes however short it is."""
+
+MAX_FRAGMENTS = 512
+"""Chunks of one message: twice what the longest message needs. All of them are visited when another one comes."""
 
 UNORDERED, FIRST, LAST = 0x04, 0x02, 0x01
 _WHOLE = FIRST | LAST
@@ -86,7 +89,7 @@ class InboundStream:
         self._fragments[chunk.tsn] = chunk
         self._hold(len(chunk.user_data))
         run = self._run(chunk)
-        if sum(len(fragment.user_data) for fragment in run) > MAX_MESSAGE:
+        if len(run) > MAX_FRAGMENTS or sum(len(fragment.user_data) for fragment in run) > MAX_MESSAGE:
             self._budget.oversized += 1
             self._forget(run)
             if not chunk.flags & UNORDERED and len(self._skipped) < MAX_HELD_CHUNKS:

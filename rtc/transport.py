@@ -19,6 +19,7 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 from splitrtc_errors import BadArgument, ProtocolError
 
 from .sctp import SctpTransport
+from .sctp_counters import SctpCounters
 from .units import MAX_UNIT
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "count_candidates",
     "gather_only_on",
     "new_connection",
+    "sctp_counters",
 ]
 
 MAX_CANDIDATES = 64
@@ -130,6 +132,12 @@ def connection_tasks(connection: RTCPeerConnection) -> set[asyncio.Task[Any]]:
         ):
             tasks.add(task)
     return tasks
+
+
+def sctp_counters(connection: RTCPeerConnection) -> SctpCounters:
+    """What the transport of a connection from `new_connection`, whose channels exist already, has dropped."""
+    assert isinstance(connection.sctp, SctpTransport), "the channels come first"
+    return connection.sctp.counters
 
 
 def count_candidates(sdp: str) -> int:

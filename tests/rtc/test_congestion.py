@@ -106,14 +106,14 @@ def test_after_shrinking_it_grows_slowly(path: Path) -> None:
 
 
 def test_little_loss_is_ignored_more_stops_and_much_shrinks(path: Path) -> None:
-    path.window.lost(3)
+    path.window.lost(9)
     assert path.acknowledge(1, 0.04) == 11
-    path.window.lost(5)
+    path.window.lost(15)
     assert path.window.loss == pytest.approx(0.08, abs=0.01)
     assert path.acknowledge(1, 0.04) == 11
-    path.window.lost(10)
+    path.window.lost(30)
     assert path.acknowledge(1, 0.04) == pytest.approx(7.7)
-    for _ in range(100):
+    for _ in range(200):
         path.window.lost()
         path.acknowledge(4, 0.04)
     assert path.window.window(RENO) == CongestionWindow.FLOOR
