@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         pack_result,
         parse_result,
     )
+    from .sctp_counters import SctpCounters
     from .sdp import ChannelAttribute, ChannelMap, add_channel_attributes, read_channel_attributes
     from .sender import Dropped, DropReason, OutgoingFrame, SenderCounters, SliceScheduler, UnitSender
     from .statistics import LinkStatistics, Window
@@ -84,6 +85,7 @@ _MODULES = {
         "pack_result",
         "parse_result",
     ),
+    "sctp_counters": ("SctpCounters",),
     "sdp": ("ChannelAttribute", "ChannelMap", "add_channel_attributes", "read_channel_attributes"),
     "sender": ("DropReason", "Dropped", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"),
     "statistics": ("LinkStatistics", "Window"),
@@ -135,6 +137,7 @@ __all__ = [
     "RelayCounters",
     "RelayThread",
     "Result",
+    "SctpCounters",
     "SenderCounters",
     "SliceScheduler",
     "Status",

@@ -17,6 +17,7 @@ from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, Pro
 from .channels import CHANNELS, ChannelIds, channel_ids, channel_maps
 from .liveness import TIMEOUT, Liveness
 from .results import heartbeat_result
+from .sctp_counters import SctpCounters
 from .sdp import ChannelAttribute, add_channel_attributes, read_channel_attributes
 from .sender import Dropped, UnitSender
 from .transport import (
@@ -27,6 +28,7 @@ from .transport import (
     count_candidates,
     gather_only_on,
     new_connection,
+    sctp_counters,
 )
 from .units import heartbeat_unit
 
@@ -136,6 +138,11 @@ class Peer:
         if self._sender is None:
             raise RuntimeError("the channels do not exist before create_offer or create_answer")
         return self._sender
+
+    @property
+    def transport_counters(self) -> SctpCounters:
+        """What the SCTP transport dropped of what the peer sent. Exists from `create_offer` or `create_answer` on."""
+        return sctp_counters(self._connection)
 
     # Negotiation
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioice import Candidate, Connection
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from splitrtc_errors import BadArgument, ProtocolError
 
+from .sctp import SctpTransport
+from .sctp_counters import SctpCounters
 from .units import MAX_UNIT
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "count_candidates",
     "gather_only_on",
     "new_connection",
+    "sctp_counters",
 ]
 
 MAX_CANDIDATES = 64
@@ -48,6 +51,26 @@ class IceServer:
     credential: str | None = field(default=None, repr=False)
 
 
+class _Connection(RTCPeerConnection):
+    """A connection with our SCTP transport.
+
+    aiortc makes its own in a private method and has no option for it. Nothing has been done with that one when the
+    method returns, so ours takes its place.
+    """
+
+    def _RTCPeerConnection__createSctpTransport(self) -> None:  # noqa: N802
+        super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
+        assert self.sctp is not None
+        replacement = SctpTransport(self.sctp.transport)
+        replacement._bundled = self.sctp._bundled
+
+        def announce(channel: RTCDataChannel) -> None:
+            self.emit("datachannel", channel)
+
+        replacement.on("datachannel", announce)
+        self._RTCPeerConnection__sctp = replacement
+
+
 def new_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
     """A connection with these servers and no others. Raises `BadArgument` for a malformed URL."""
     servers = []
@@ -58,7 +81,7 @@ def new_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
             raise BadArgument(f"ICE server {server.url!r}: expected stun:host:port or turn:host:port") from error
         servers.append(RTCIceServer(server.url, server.username, server.credential))
     # Without a list, even an empty one, aiortc asks a public STUN server.
-    return RTCPeerConnection(RTCConfiguration(iceServers=servers))
+    return _Connection(RTCConfiguration(iceServers=servers))
 
 
 def checked_address(bind: str | None) -> str | None:
@@ -104,11 +127,17 @@ def connection_tasks(connection: RTCPeerConnection) -> set[asyncio.Task[Any]]:
         frame = getattr(task.get_coro(), "cr_frame", None)
         if (
             frame is not None
-            and frame.f_globals.get("__name__", "").startswith(("aiortc.", "aioice."))
+            and frame.f_globals.get("__name__", "").startswith(("aiortc.", "aioice.", "rtc.sctp"))
             and any(id(value) in own for value in frame.f_locals.values())
         ):
             tasks.add(task)
     return tasks
+
+
+def sctp_counters(connection: RTCPeerConnection) -> SctpCounters:
+    """What the transport of a connection from `new_connection`, whose channels exist already, has dropped."""
+    assert isinstance(connection.sctp, SctpTransport), "the channels come first"
+    return connection.sctp.counters
 
 
 def count_candidates(sdp: str) -> int:

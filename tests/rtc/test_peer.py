@@ -297,6 +297,18 @@ async def test_failing_callbacks_close_nothing(pair: Pair, caplog: pytest.LogCap
     assert await got.get() == "still here"
 
 
+async def test_what_the_transport_drops_is_counted(pair: Pair) -> None:
+    ue, edge = pair
+    assert edge.transport_counters.malformed == 0
+    assert ue._connection.sctp is not None
+    await ue._connection.sctp.transport._send_data(b"not SCTP")
+    ue.send_control("after it")
+    got = Inbox()
+    edge.on_control = got.put
+    assert await got.get() == "after it"
+    assert edge.transport_counters.malformed == 1
+
+
 async def test_extra_channels_are_closed_and_counted(pair: Pair) -> None:
     ue, edge = pair
     extra = ue._connection.createDataChannel("extra")
