@@ -2,8 +2,8 @@
 
 A subclass that overrides single steps; nothing of aiortc is copied or changed for others in the process. What it adds
 to each: bounds on what a peer can make us keep or do, a congestion window by delay, fast detection of lost tails, and
-acknowledgements that are held back a little. `docs/transport.md` has the reasons and the figures; the rules themselves are
-in the pure modules beside this one (`sctp_wire`, `sctp_streams`, `congestion`). Here is the receiving half.
+acknowledgements that are held back a little. `docs/transport.md` has the reasons and the figures; the rules themselves
+are in the pure modules beside this one (`sctp_wire`, `sctp_streams`, `congestion`). Here is the receiving half.
 """
 
 from __future__ import annotations
