@@ -5,11 +5,12 @@ BIN := .venv/bin
 COVERAGE := $(BIN)/coverage report --skip-covered
 
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
-PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/liveness.py rtc/statistics.py \
+PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py rtc/statistics.py \
 	rtc/limits.py models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
 	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
 	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py \
-	signaling/limits.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py
+	signaling/limits.py signaling/resume.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py \
+	pipeline/offers.py pipeline/limits.py pipeline/reconnect.py
 
 empty :=
 comma := ,

@@ -222,11 +222,15 @@ class ProviderError(ModelError):
 
 
 class ProcessFailed(SplitRtcError):
-    """A process that this one started has failed, and has said why; ``exit_code`` is its own where it has one."""
+    """A process that this one started has failed, and has said why.
+
+    ``exit_code`` is its own where it has one; ``told`` says whether it has, and so has written its own error line.
+    """
 
     exit_code = 40
 
     def __init__(self, message: str, returncode: int | None = None) -> None:
         super().__init__(message)
-        if returncode is not None and returncode > 0:  # not ended by a signal, and not by itself for no reason
+        self.told = returncode is not None and returncode > 0  # not ended by a signal, and not for no reason
+        if returncode is not None and self.told:
             self.exit_code = returncode

@@ -43,6 +43,7 @@ __all__ = [
     "run_json",
 ]
 
+ROOT = Path(__file__).resolve().parent.parent
 PROFILE = "q4-zstd"
 """How intermediate data is coded in all benchmarks: 4 bits, zstd."""
 EDGE_START_SECONDS = 60.0
@@ -65,7 +66,7 @@ class Option(NamedTuple):
     """A flag with a default, whose type it shares."""
 
     flag: str
-    default: int | float
+    default: int | float | str
     help: str
 
 
@@ -87,12 +88,13 @@ class Memory(NamedTuple):
 
 
 @contextlib.contextmanager
-def edge_process(*flags: str) -> Iterator[Edge]:
-    """``splitrtc edge`` on a free port of loopback, ended at the end."""
+def edge_process(*flags: str, program: str = "splitrtc") -> Iterator[Edge]:
+    """``splitrtc edge`` on a free port of loopback, ended at the end; ``program`` is the module that is run."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder, "ready.json")
-        command = [sys.executable, "-m", "splitrtc", "edge", "--listen", "127.0.0.1:0", "--ready-file", str(ready)]
-        process = subprocess.Popen([*command, "--log-level", "error", *flags], stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-m", program, "edge", "--listen", "127.0.0.1:0", "--ready-file", str(ready)]
+        command += ["--log-level", "error", *flags]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=ROOT)
         try:
             deadline = time.monotonic() + EDGE_START_SECONDS
             while not ready.exists():
@@ -117,7 +119,12 @@ def stop(process: subprocess.Popen[Any]) -> None:
 def run_json(*arguments: str | Path) -> dict[str, Any]:
     """Run Python with these arguments; returns the JSON object that it prints. What it says on stderr is its error."""
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     if done.returncode:
         raise SystemExit(f"a process of the benchmark failed:\n{done.stderr[-2000:]}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 
 from pipeline.frames import Frame
+from pipeline.reconnect import Backoff
 from pipeline.slot import NewestSlot
 from pipeline.sources.base import Picture, Source
 from splitrtc_errors import SourceError, SplitRtcError
 
 __all__ = ["Capture", "Pacer"]
+
+logger = logging.getLogger(__name__)
 
 MAX_LAG = 1.0
 """Seconds behind its due times after which a paced source goes on from where it is: a suspended machine, or one that
@@ -52,17 +56,32 @@ class Capture:
     """
 
     def __init__(
-        self, source: Source, *, loop: bool = False, on_replaced: Callable[[Frame], None] = lambda _: None
+        self,
+        source: Source,
+        *,
+        loop: bool = False,
+        on_replaced: Callable[[Frame], None] = lambda _: None,
+        reopen: bool = False,
+        backoff: Backoff | None = None,
     ) -> None:
-        """``loop``: at its end, start a file or a folder again (without effect on live sources).
+        """Prepare; nothing is opened yet.
 
-        ``on_replaced`` is called, in the capture thread, with each frame that a newer one replaced.
+        Args:
+            source: what to read.
+            loop: at its end, start a file or a folder again (without effect on live sources).
+            on_replaced: called, in the capture thread, with each frame that a newer one replaced.
+            reopen: open a live source again when it fails after it has given pictures.
+            backoff: says when to try that.
         """
         self.source = source
         self.error: SplitRtcError | None = None
         """Why the capture ended, when something went wrong."""
+        self.reopened = 0
+        """How often the source was opened again after it had failed."""
         self._loop = loop
         self._on_replaced = on_replaced
+        self._reopen = reopen
+        self._backoff = backoff or Backoff()
         self._slot: NewestSlot[Frame] = NewestSlot()
         self._stopping = threading.Event()
         self._opened = threading.Event()
@@ -123,44 +142,84 @@ class Capture:
     def _run(self) -> None:
         try:
             try:
+                self.source.open()
+                self._opened.set()
                 self._capture()
             finally:
                 self.source.close()
-        except SplitRtcError as error:
-            self._fail(error)
-        except Exception as error:  # a source of the user's own may raise anything
-            failure = SourceError(f"{self.source.name} failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            self._fail(failure)
+        except Exception as error:
+            # What a source says about being interrupted is no failure.
+            if not self._stopping.is_set():
+                self.error = self._failure(error)
         finally:
             self._slot.close()
             self._opened.set()
 
-    def _fail(self, error: SplitRtcError) -> None:
-        # What a source says about being interrupted is no failure.
-        if not self._stopping.is_set():
-            self.error = error
+    def _failure(self, error: Exception) -> SplitRtcError:
+        if isinstance(error, SplitRtcError):
+            return error
+        # A source of the user's own may raise anything.
+        failure = SourceError(f"{self.source.name} failed: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
 
     def _capture(self) -> None:
-        source = self.source
-        source.open()
-        self._opened.set()
-        pacer = Pacer(1.0 / source.fps if source.fps else 0.0)
-        index = 0
+        """Read to the end, over all failures that are worth another try."""
         while True:
-            first = index
+            began = time.monotonic()
+            try:
+                self._read()
+            except Exception as error:
+                failure = self._failure(error)
+                mends = self._reopen and self.source.live and self.produced and isinstance(failure, SourceError)
+                if not mends or self._stopping.is_set():
+                    raise
+            else:
+                return
+            self._backoff.worked(time.monotonic() - began)
+            if not self._bring_back(failure):
+                return
+
+    def _bring_back(self, failure: SplitRtcError) -> bool:
+        """Open the source again, and try until that works; False when the capture is stopped meanwhile."""
+        told = ""
+        while True:
+            delay = self._backoff.delay()
+            # Once for each new reason: a camera may be away for a night.
+            logger.log(logging.DEBUG if str(failure) == told else logging.WARNING, "%s; trying again", failure)
+            told = str(failure)
+            self.source.close()
+            if self._stopping.wait(delay):
+                return False
+            try:
+                self.source.open()
+            except Exception as error:
+                failure = self._failure(error)
+                if not isinstance(failure, SourceError):
+                    raise
+            else:
+                self.reopened += 1
+                logger.info("%s is open again", self.source.name)
+                return True
+
+    def _read(self) -> None:
+        """Read the open source to its end."""
+        source = self.source
+        pacer = Pacer(1.0 / source.fps if source.fps else 0.0)
+        while True:
+            first = self.produced
             while not self._stopping.is_set() and (picture := source.read()) is not None:
                 if not source.live and not self._wait_until_due(picture, pacer):
                     return
+                index = self.produced
                 frame = Frame(picture.image, index, time.monotonic(), picture.pts)
                 replaced = self._slot.put(frame)
                 # At the moment of stopping, the frame itself comes back: it never was one.
                 if replaced is not None and replaced is not frame:
                     self._on_replaced(replaced)
-                index += 1
             if self._stopping.is_set():
                 return
-            if index == first:
+            if self.produced == first and not self.reopened:
                 raise SourceError(f"{source.name} holds no picture that could be decoded")
             if not self._loop or source.live:
                 return

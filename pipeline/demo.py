@@ -16,6 +16,7 @@ from typing import Any
 
 from models.partition import CACHE_VARIABLE as CACHE
 from pipeline.plot import plot_latency, read_lines, require_matplotlib
+from rtc import parse_link
 from splitrtc_errors import ProcessFailed, SinkError
 
 __all__ = ["edge_process", "run_demo"]
@@ -93,12 +94,15 @@ def _tidy_on(*signals: signal.Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_demo(source: str, seconds: float | None, out: Path) -> dict[str, Any]:
+def run_demo(source: str, seconds: float | None, out: Path, link: str | None = None) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    Returns the summary, which is also demo.json. Raises ProcessFailed, SinkError or MissingDependency. To be called in
-    the main thread, because it handles signals.
+    ``link`` puts an emulated link between them, as for `UeSettings`. Returns the summary, which is also demo.json.
+    Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be called in the main thread, because it
+    handles signals.
     """
+    if link is not None:
+        parse_link(link)
     require_matplotlib()  # rather now than after the run
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -110,6 +114,8 @@ def run_demo(source: str, seconds: float | None, out: Path) -> dict[str, Any]:
         command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
         if seconds is not None:
             command += ["--seconds", str(seconds)]
+        if link is not None:
+            command += ["--link", link]
         summary: dict[str, Any] = json.loads(_run_ue(command))
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     plot_latency(read_lines(lines), summary["latency_ms"], out / "latency.png")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from models import Preprocessor, load_submodel, make_encoder, parse_profile
 from pipeline.offers import VARIANT
@@ -49,11 +50,20 @@ class DevicePart:
         self._preprocessor = Preprocessor(point.card)
         self._head = load_submodel(self.partition.head_path, provider=provider, threads=threads)
         self._head.warm_up()
-        self._encoder = make_encoder(
-            parse_profile(point.profile), self.partition.crossing, point.calibration, max_payload
-        )
+        self._max_payload = max_payload
+        self._start_over()
+
+    def _start_over(self) -> None:
+        profile, calibration = parse_profile(self.point.profile), self.point.calibration
+        self._encoder = make_encoder(profile, self.partition.crossing, calibration, self._max_payload)
         self._acknowledgements: deque[Result] = deque(maxlen=MAX_ACKNOWLEDGEMENTS)
         self._frame_ids = itertools.count(1)
+
+    def for_new_session(self) -> Self:
+        """The same for another session: it shares the head, which takes long to load, but codes from frame 1 on."""
+        other = copy.copy(self)
+        other._start_over()
+        return other
 
     @property
     def provider(self) -> str:
@@ -83,7 +93,7 @@ class DevicePart:
         )
 
     def acknowledge(self, result: Result) -> None:
-        """Tell the encoder, before its next frame, which slices of a frame arrived. Callable from any thread."""
+        """Tell the encoder, before its next frame, with which slices a frame was decoded. Callable from any thread."""
         self._acknowledgements.append(result)
 
     def place(self, detections: Detections, frame: Frame) -> Detections:

@@ -8,8 +8,10 @@ import logging
 import os
 import signal
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from models import PartitionStore, Zoo
 from pipeline.edge_session import EdgeSession
@@ -30,8 +32,13 @@ from signaling import (
     make_problem,
     offers_of,
     rejection,
+    resume_id_of,
+    without_resume_id,
 )
 from splitrtc_errors import Rejected, SinkError, UnknownModel
+
+if TYPE_CHECKING:
+    from signaling import SplitOffer
 
 __all__ = ["Edge", "serve_until_stopped"]
 
@@ -39,6 +46,15 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 5.0
 """Seconds that a UE is asked to wait when the edge is full."""
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """A slot that is taken."""
+
+    resume_id: str | None = field(repr=False)
+    session: EdgeSession | None = None
+    """None while the session is being admitted."""
 
 
 class Edge:
@@ -74,7 +90,7 @@ class Edge:
             time_limit=self.settings.time_limit,
         )
         self._warm: list[Tail] = []
-        self._admitted = 0
+        self._places: set[_Place] = set()
         self._draining = False
         self._closing: asyncio.Task[None] | None = None
         self._sessions: dict[asyncio.Task[None], EdgeSession] = {}
@@ -97,7 +113,7 @@ class Edge:
     @property
     def sessions(self) -> int:
         """Sessions admitted and not yet ended."""
-        return self._admitted
+        return len(self._places)
 
     async def __aenter__(self) -> Self:
         try:
@@ -139,27 +155,39 @@ class Edge:
 
         TR 26.927 clause 5.2.3.2: resources are allocated (the tail loaded and warm) before the answer.
         """
-        if self._draining:
-            self.outcomes["sessions_refused"] += 1
-            raise _draining()
-        if self._pool.workers.exhausted:
-            self.outcomes["sessions_refused"] += 1
-            raise rejection(make_problem(EDGE_FAILURE, "its computations hang; it has to be started again"))
-        # Counted before the first await: however many come at once, no more than the limit gets in.
-        if self._admitted >= self.settings.max_sessions:
-            self.outcomes["sessions_refused"] += 1
-            detail = f"all {self.settings.max_sessions} sessions are taken"
-            raise rejection(make_problem(EDGE_FULL, detail, retry_after=RETRY_AFTER))
-        self._admitted += 1
+        place: _Place | None = None
         try:
-            return await self._admit(request)
+            if self._draining:
+                raise _draining()
+            if self._pool.workers.exhausted:
+                raise rejection(make_problem(EDGE_FAILURE, "its computations hang; it has to be started again"))
+            attributes = intermediate_attributes(request.offer)
+            # All before the first await: however many come at once, no more than the limit gets in.
+            place = self._place_for(resume_id_of(attributes))
+            return await self._admit(request, offers_of(attributes), place)
         except BaseException:
-            self._admitted -= 1
+            if place is not None:
+                self._places.discard(place)
             self.outcomes["sessions_refused"] += 1
             raise
 
-    async def _admit(self, request: ConnectRequest) -> str:
-        offers = offers_of(intermediate_attributes(request.offer))
+    def _place_for(self, resume_id: str | None) -> _Place:
+        """A slot for a UE that comes; that of its own last session first, which it has given up. Raises EdgeFull."""
+        for place in self._places:
+            # One that is still being admitted keeps its slot: what it has begun to load and to gather counts.
+            if place.session is not None and place.resume_id is not None and place.resume_id == resume_id:
+                self._places.remove(place)
+                self.outcomes["sessions_replaced"] += 1
+                place.session.end("another session of the same UE takes its place")
+                break
+        if len(self._places) >= self.settings.max_sessions:
+            detail = f"all {self.settings.max_sessions} sessions are taken"
+            raise rejection(make_problem(EDGE_FULL, detail, retry_after=RETRY_AFTER))
+        place = _Place(resume_id)
+        self._places.add(place)
+        return place
+
+    async def _admit(self, request: ConnectRequest, offers: Sequence[SplitOffer], place: _Place) -> str:
         chosen = choose(offers, self._acceptables, preference=lambda offer: self._rank(offer.profile) or 0)
         # One tail for a session: what is agreed is the active line and its variations on the same cut.
         answered = [
@@ -172,7 +200,7 @@ class Edge:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
             fps = max(offer.fps for offer in answered)
             session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes)
-            answer = await peer.create_answer(request.offer, attributes_of(answered))
+            answer = await peer.create_answer(without_resume_id(request.offer), attributes_of(answered))
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session
                 raise _draining()
         except BaseException:
@@ -180,8 +208,9 @@ class Edge:
                 await peer.close()
             self._pool.release(tail)
             raise
+        place.session = session
         request.session.on_close = session.end
-        task = asyncio.create_task(self._serve(session, request.session), name="edge session")
+        task = asyncio.create_task(self._serve(session, request.session, place), name="edge session")
         self._sessions[task] = session
         task.add_done_callback(lambda task: self._sessions.pop(task, None))
         return answer
@@ -193,14 +222,14 @@ class Edge:
             return 0
         return accept.index(profile) if profile in accept else None
 
-    async def _serve(self, session: EdgeSession, signaling: SignalingSession) -> None:
+    async def _serve(self, session: EdgeSession, signaling: SignalingSession, place: _Place) -> None:
         self.outcomes["sessions_served"] += 1
         try:
             reason = await session.serve()
             logger.info("session ended: %s", reason)
         finally:
             # The slot first: whoever hears the goodbye may come back at once.
-            self._admitted -= 1
+            self._places.discard(place)
             await signaling.close()
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
@@ -212,13 +241,13 @@ class Edge:
             "status": state,
             "hanging_threads": workers.hanging,
             "providers": warm,
-            "sessions": self._admitted,
+            "sessions": len(self._places),
             "max_sessions": self.settings.max_sessions,
         }
 
     def summary(self) -> dict[str, Any]:
         """What happened so far, as plain values."""
-        return {"url": self.url, "sessions": self._admitted, **dict(sorted(self.outcomes.items()))}
+        return {"url": self.url, "sessions": len(self._places), **dict(sorted(self.outcomes.items()))}
 
 
 def _draining() -> Rejected:

@@ -6,14 +6,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
 from pipeline.limits import Intake, Verdict, frame_units
 from pipeline.offers import VARIANT
-from rtc import OUTPUT_DETECTIONS, OUTPUT_NONE, Reassembler, Result, Status, bitmap_of, pack_result, parse_unit
+from pipeline.slot import NewestSlot
+from rtc import (
+    DEFAULT_UNIT,
+    OUTPUT_DETECTIONS,
+    OUTPUT_NONE,
+    Reassembler,
+    Result,
+    Status,
+    bitmap_of,
+    pack_result,
+    parse_unit,
+)
 from signaling import (
     Bye,
     ParameterSet,
@@ -43,6 +53,10 @@ MAX_ERRORS = 30
 """Frames in a row that may fail before the session is ended: a second of them."""
 OPEN_TIMEOUT = 15.0
 """Seconds from the answer until the channels must be open: a peer that never comes must not hold a slot."""
+
+FRAMES_OF_LOSS = 100
+"""Results that are sent twice after a frame that came incomplete. That shows that the link loses packets; a lost result
+is as bad as a lost frame, and a small one costs little."""
 
 UNUSED_UNITS = ("parity", "unknown_set", "stale", "too_far", "duplicate", "conflicting", "oversized")
 """Counters of the reassembler that tell of units dropped."""
@@ -93,7 +107,10 @@ class EdgeSession:
         self._intake = Intake(fps, units, time.monotonic())
         self._reassembler = Reassembler(max_frame_bytes=self._intake.frame_bytes)
         self._deadline = Alarm(self._on_deadline)
-        self._waiting: ReceivedFrame | None = None
+        self._waiting: NewestSlot[tuple[ReceivedFrame, _OpenSet]] = NewestSlot()
+        self._newest = 0
+        """Id of the newest frame that waited for a thread."""
+        self._results_to_repeat = 0
         self._told = False
         self._errors = 0
         """Frames that failed since the last one that did not."""
@@ -219,32 +236,42 @@ class EdgeSession:
         self._deadline.set(self._reassembler.next_deadline())
 
     def _hand_over(self, frame: ReceivedFrame) -> None:
-        replaced, self._waiting = self._waiting, frame
-        if replaced is not None:
-            self._answer(replaced, _Computed(Status.SUPERSEDED))
-        self._work_to_do.set()
+        """Let a frame wait for a thread, unless a newer one already did: decoders see ids that only grow."""
+        opened = self._sets.get(frame.aips_id)
+        if opened is None:  # released meanwhile
+            self._answer(frame, _Computed(Status.ERROR))
+        elif frame.frame_id < self._newest:
+            self._answer(frame, _Computed(Status.SUPERSEDED))
+        else:
+            self._newest = frame.frame_id
+            replaced = self._waiting.put((frame, opened))
+            if replaced is not None:
+                self._answer(replaced[0], _Computed(Status.SUPERSEDED))
+            self._work_to_do.set()
 
-    # The worker: one frame at a time through the thread pool.
+    # The worker: one frame at a time through the threads that all sessions share.
 
     async def _work(self) -> None:
         while True:
             await self._work_to_do.wait()
             self._work_to_do.clear()
-            frame, self._waiting = self._waiting, None
-            if frame is None:
-                continue
-            opened = self._sets.get(frame.aips_id)
-            if opened is None:  # released meanwhile
-                self._answer(frame, _Computed(Status.ERROR))
-            elif time.monotonic() - frame.first_at > opened.budget:
-                self._answer(frame, _Computed(Status.LATE))
-            else:
-                # One that hangs ends the session: its decoder is in use for ever.
-                computed = await self._pool.workers.run(partial(self._compute, frame, opened.decoder))
-                self._answer(frame, computed)
+            # One that hangs ends the session: its decoder is in use for ever.
+            answer = await self._pool.workers.run(self._compute_newest)
+            if answer is not None:
+                self._answer(*answer)
+
+    def _compute_newest(self) -> tuple[ReceivedFrame, _Computed] | None:
+        """In a thread: the newest frame by now, since this may have waited for the tails of other sessions."""
+        waiting = self._waiting.get(timeout=0)
+        if waiting is None:
+            return None
+        frame, opened = waiting
+        if time.monotonic() - frame.first_at > opened.budget:
+            return frame, _Computed(Status.LATE)
+        return frame, self._compute(frame, opened.decoder)
 
     def _compute(self, frame: ReceivedFrame, decoder: Decoder) -> _Computed:
-        """In the thread pool: decode, tail, post-process."""
+        """In a thread: decode, tail, post-process."""
         started = time.monotonic()
         try:
             decoded = decoder.decode(frame.frame_id, frame.slices, frame.intra, frame.reference)
@@ -285,8 +312,16 @@ class EdgeSession:
             output_kind=OUTPUT_NONE if computed.output is None else OUTPUT_DETECTIONS,
             output=computed.output or b"",
         )
-        if not self._peer.send_result(pack_result(result)):
+        data = pack_result(result)
+        if not self._peer.send_result(data):
             self._outcomes["results_dropped"] += 1
+        if not frame.complete:
+            self._results_to_repeat = FRAMES_OF_LOSS
+        elif self._results_to_repeat:
+            self._results_to_repeat -= 1
+        if self._results_to_repeat and len(data) <= DEFAULT_UNIT:
+            self._outcomes["results_repeated"] += 1
+            self._peer.send_result(data)
 
     def _count_errors(self, status: Status) -> None:
         if status.has_output:

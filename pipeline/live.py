@@ -38,9 +38,15 @@ async def play(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
         limit = loop.call_later(seconds, stop) if seconds is not None else None
+
+        def figures() -> dict[str, Any]:
+            link = {} if session.link is None else {"link": session.link}
+            seen = session.statistics.snapshot(time.monotonic())
+            return {**run.to_json(), "link_statistics": seen, **link}
+
         title = f"{session.point.card.name} at {session.point.cut.name}, {session.point.profile}"
         try:
-            with LiveTable(run.summary, title) if table else contextlib.nullcontext():
+            with LiveTable(figures, title) if table else contextlib.nullcontext():
                 await run.wait()
         finally:
             if limit is not None:
@@ -48,4 +54,4 @@ async def play(
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
         await asyncio.gather(*tasks)
-        return {**session.describe(), "connect_s": round(connect_seconds, 3), **run.to_json()}
+        return {**session.describe(), "connect_s": round(connect_seconds, 3), **figures()}

@@ -8,10 +8,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from pipeline.capture import Capture
 from pipeline.outcome import FrameResult, Status
+from pipeline.reconnect import Outages
 from pipeline.sinks.base import SinkRunner, StreamInfo
 from pipeline.summary import Summary
 from splitrtc_errors import ModelError, SplitRtcError
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.sources import Source
     from pipeline.uplink import Finish
 
-__all__ = ["ITERATOR_BACKLOG", "Lane", "Run"]
+__all__ = ["ITERATOR_BACKLOG", "Lane", "Lanes", "Run"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,25 +36,13 @@ ITERATOR_BACKLOG = 64
 
 
 class Lane(Protocol):
-    """What a run needs of its session: a thread to compute in, and a way to the edge."""
-
-    @property
-    def worker(self) -> Executor:
-        """One thread, for the device's share of frames."""
-
-    @property
-    def chores(self) -> Executor:
-        """One thread, for what blocks and is not worth a frame's time."""
-
-    @property
-    def budget(self) -> float:
-        """Seconds after capture at which a frame is worthless."""
+    """One session's way to its edge."""
 
     def process(self, frame: Frame) -> CodedFrame:
         """The device's share of a frame. Called in the worker."""
 
     def submit(self, frame: Frame, coded: CodedFrame, finish: Finish) -> None:
-        """Send a coded frame. How it ends is told to ``finish``, once."""
+        """Send what this lane's `process` made. How it ends is told to ``finish``, once; also when the lane is over."""
 
     async def settle(self) -> None:
         """Return when every submitted frame has ended."""
@@ -61,26 +51,55 @@ class Lane(Protocol):
         """Nobody is interested in what is still in flight."""
 
 
+@dataclass(slots=True)
+class Lanes:
+    """What a run needs of its session: threads to compute in, and the lane that is open now.
+
+    A lane comes and goes with the connection to the edge; the run goes on over all of them.
+    """
+
+    worker: Executor
+    """One thread, for the device's share of frames."""
+    chores: Executor
+    """One thread, for what blocks and is not worth a frame's time."""
+    budget: float
+    """Seconds after capture at which a frame is worthless."""
+    current: Lane | None = None
+    """The open lane; None while there is no connection. Set in the loop, read also in the worker."""
+    reconnect: bool = False
+    """The session comes back when it is lost; so shall a live source that fails."""
+    outages: Outages = field(default_factory=Outages)
+    """Of the session."""
+
+
+class _Ready(NamedTuple):
+    """A coded frame, and the lane that it was coded for: on another one its number would mean nothing."""
+
+    lane: Lane
+    coded: CodedFrame
+
+
 class Run:
     """An asynchronous iterator over the results of one source's frames; built by `UeSession.run`.
 
     It yields answered frames; with ``every`` also those that were dropped or lost, so that each frame that the source
     produced comes exactly once. It ends with the source, raises SourceError when the source fails and ConnectionLost
-    when the session does. Leaving ``async with run:``, `aclose` and the end of the session stop it early; nothing stays
-    behind. ``summary`` and the sinks see every frame, iterated or not.
+    when the session does (with ``reconnect``, what ended the attempts to bring it back). Leaving ``async with run:``,
+    `aclose` and the end of the session stop it early; nothing stays behind. ``summary`` and the sinks see every frame,
+    iterated or not.
     """
 
     def __init__(
-        self, lane: Lane, source: Source, sinks: Sequence[Sink] = (), *, repeat: bool = False, every: bool = False
+        self, lanes: Lanes, source: Source, sinks: Sequence[Sink] = (), *, repeat: bool = False, every: bool = False
     ) -> None:
         self.summary = Summary()
         self.unread = 0
-        self._lane = lane
+        self._lanes = lanes
         self._sinks = [SinkRunner(sink, on_end=self._on_sink_end) for sink in sinks]
         self._every = every
         self._iterated = True
         self._loop = asyncio.get_running_loop()
-        self._capture = Capture(source, loop=repeat, on_replaced=self._on_replaced)
+        self._capture = Capture(source, loop=repeat, on_replaced=self._on_replaced, reopen=lanes.reconnect)
         self._results: deque[FrameResult] = deque()
         self._changed = asyncio.Event()
         self._error: Exception | None = None
@@ -120,7 +139,7 @@ class Run:
         return self.summary
 
     def to_json(self) -> dict[str, Any]:
-        """The summary, and how the sinks kept up, as plain values."""
+        """The summary, how the session and the source held, and how the sinks kept up, as plain values."""
         sinks = {
             sink.sink.name: {
                 "written": sink.written,
@@ -129,7 +148,13 @@ class Run:
             }
             for sink in self._sinks
         }
-        return {"source": self._capture.source.name, **self.summary.to_json(), "sinks": sinks}
+        return {
+            "source": self._capture.source.name,
+            "source_reopened": self._capture.reopened,
+            **self._lanes.outages.to_json(time.monotonic()),
+            **self.summary.to_json(),
+            "sinks": sinks,
+        }
 
     @property
     def over(self) -> bool:
@@ -151,7 +176,7 @@ class Run:
         """End as if the source had ended: what is in flight is still waited for. Iterating then comes to its end."""
         if self._task.done():
             return
-        await self._loop.run_in_executor(self._lane.chores, self._capture.stop)
+        await self._loop.run_in_executor(self._lanes.chores, self._capture.stop)
 
     async def aclose(self) -> None:
         """Stop capturing, give up what is in flight, finish the sinks. May be called again."""
@@ -173,20 +198,22 @@ class Run:
     async def _work(self) -> None:
         run = self._loop.run_in_executor
         try:
-            await run(self._lane.chores, self._start)
-            await run(self._lane.worker, self._produce)
+            await run(self._lanes.chores, self._start)
+            await run(self._lanes.worker, self._produce)
         except SplitRtcError as error:
             self._error = self._error or error
         # Also when the source has failed: what it gave before is under way and will be answered.
-        await self._lane.settle()
+        if (lane := self._lanes.current) is not None:
+            await lane.settle()
 
     async def _tidy_up(self) -> None:
         await asyncio.wait([self._stream])
         run = self._loop.run_in_executor
         # The capture first: that frees a worker which waits for the next frame.
-        await run(self._lane.chores, self._capture.stop)
-        self._lane.forget()
-        await run(self._lane.chores, self._close_sinks)
+        await run(self._lanes.chores, self._capture.stop)
+        if (lane := self._lanes.current) is not None:
+            lane.forget()
+        await run(self._lanes.chores, self._close_sinks)
 
     def _start(self) -> None:
         source = self._capture.source
@@ -201,30 +228,31 @@ class Run:
         """
         taken = threading.Semaphore()
         while (frame := self._capture.get()) is not None:
-            coded = self._coded(frame)
+            lane = self._lanes.current
+            ready = _dropped(frame, "skipped", "link") if lane is None else self._ready(frame, lane)
             taken.acquire()
-            self._loop.call_soon_threadsafe(self._take, frame, coded, taken)
+            self._loop.call_soon_threadsafe(self._take, frame, ready, taken)
 
-    def _coded(self, frame: Frame) -> CodedFrame | FrameResult:
-        """In the worker: the frame ready to be sent, or its end."""
-        if time.monotonic() - frame.captured > self._lane.budget:
+    def _ready(self, frame: Frame, lane: Lane) -> _Ready | FrameResult:
+        """In the worker: the frame ready to be sent on this lane, or its end."""
+        if time.monotonic() - frame.captured > self._lanes.budget:
             return _dropped(frame, "skipped", "device")
         try:
-            return self._lane.process(frame)
+            return _Ready(lane, lane.process(frame))
         except ModelError as error:
             log = logger.debug if self._told else logger.warning
             self._told = True
             log("frame %d cannot be coded: %s", frame.index, error)
             return _dropped(frame, "error", "encode")
 
-    def _take(self, frame: Frame, coded: CodedFrame | FrameResult, taken: threading.Semaphore) -> None:
+    def _take(self, frame: Frame, ready: _Ready | FrameResult, taken: threading.Semaphore) -> None:
         """In the loop: send what the worker has done."""
         taken.release()
-        if isinstance(coded, FrameResult):
-            self.finish(coded)
+        if isinstance(ready, FrameResult):
+            self.finish(ready)
         elif not self._stream.done():
             try:
-                self._lane.submit(frame, coded, self.finish)
+                ready.lane.submit(frame, ready.coded, self.finish)
             except Exception as error:  # not foreseen: nothing would be told of this frame, so the run ends with it
                 self.interrupt(error)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from models import parse_profile
 from pipeline.workers import TIME_LIMIT
+from rtc import parse_link
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
@@ -110,6 +111,8 @@ class UeOptions(TypedDict, total=False):
     budget: float
     timeout: float
     threshold: float | None
+    reconnect: bool
+    link: str | None
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -137,7 +140,10 @@ class UeSettings:
 
     ``model``, ``partition`` and ``profile`` narrow what is offered: with all three, one line is offered and the UE
     decides; without, several are and the network decides (TR 26.927 clause 5.2.3.2, cases 2 and 1). ``fps`` limits
-    and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless.
+    and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless. With
+    ``reconnect`` a session that is lost, or that does not come up, is tried again for as long as that may help.
+    ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on the address that the media is
+    bound to.
     """
 
     url: str
@@ -156,6 +162,8 @@ class UeSettings:
     budget: float = FRAME_BUDGET
     timeout: float = CONNECT_TIMEOUT
     threshold: float | None = None
+    reconnect: bool = False
+    link: str | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:
@@ -170,6 +178,13 @@ class UeSettings:
         _check_address("bind", self.bind)
         for server in self.ice_servers:
             ice_server(server)
+        if self.link is not None:
+            parse_link(self.link)
+            if self.media_bind is None:
+                raise BadArgument(
+                    "link: an emulated link needs one address that UE and edge both reach: with an edge on another"
+                    " machine, give --bind with this machine's address towards it"
+                )
 
     @property
     def media_bind(self) -> str | None:

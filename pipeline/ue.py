@@ -1,61 +1,41 @@
-"""The UE's session: signalling, the peer connection, the parameter set, frames out and results in.
+"""The UE's session, as a program sees it: ``splitrtc.connect`` returns a `UeSession`.
 
-`UeSession` is what ``splitrtc.connect`` returns; what happens to a stream of frames is in `pipeline.run`.
+How one connection to the edge comes up is in `pipeline.connection`, what happens to a stream of frames in
+`pipeline.run`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from models import PartitionStore, Zoo
-from pipeline.device import DevicePart
-from pipeline.offers import VARIANT, OperatingPoint, points
-from pipeline.run import Run
-from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
+from pipeline.connection import Connection
+from pipeline.parts import DeviceParts
+from pipeline.reconnect import Backoff, Outages, worth_retrying
+from pipeline.run import Lanes, Run
+from pipeline.settings import UeSettings
 from pipeline.sinks import open_sink
 from pipeline.sources import open_source
-from pipeline.uplink import Uplink
-from rtc import Peer, intermediate_attributes, unit_payload_limit
-from signaling import (
-    MAX_OFFERS,
-    Bye,
-    ParameterSet,
-    ParameterSetAck,
-    ParameterSetReject,
-    ParameterSetReleased,
-    PeerFailure,
-    SentSets,
-    SignalingClient,
-    attributes_of,
-    check_answer,
-    offers_of,
-    parse_control,
-    serialise_control,
-)
-from signaling.control import MAX_DEADLINE_MS
-from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError
+from signaling import new_resume_id
+from splitrtc_errors import BadArgument, ConnectionLost, Rejected, SplitRtcError
 
 if TYPE_CHECKING:
+    from pipeline.offers import OperatingPoint
     from pipeline.outcome import FrameResult
     from pipeline.sinks import Sink
     from pipeline.sources import Source
+    from pipeline.uplink import Uplink
     from rtc import LinkStatistics
-    from signaling import ControlMessage, SplitOffer
-    from signaling.client import Ending
 
 __all__ = ["UeSession"]
 
 logger = logging.getLogger(__name__)
-
-FRAMES_WAITED_FOR = 1.5
-"""Frame periods after its first slice for which the edge waits for the rest of a frame."""
 
 
 class UeSession:
@@ -69,35 +49,42 @@ class UeSession:
 
     Entering connects; it raises Unreachable, NegotiationTimeout, a kind of Rejected, ProtocolError, UnknownModel or
     ModelError. Leaving says goodbye and frees everything: threads, sockets, tasks. One run at a time.
+
+    With ``reconnect`` in the settings, what time may mend is no error: entering waits until the edge is there, and when
+    the connection is lost, another one takes its place. A run goes on over that; its frames in between are skipped.
     """
 
-    def __init__(self, settings: UeSettings) -> None:
+    def __init__(self, settings: UeSettings, *, backoff: Backoff | None = None) -> None:
+        """``backoff`` says how long to wait before trying to connect again."""
         self.settings = settings
         self.counters: Counter[str] = Counter()
         """What came and could not be used, by kind."""
+        self.outages = Outages()
+        """How often, and how long, the connection was away."""
+        self._backoff = backoff or Backoff()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="chores")
-        self._zoo = Zoo(settings.models)
-        self._store = PartitionStore()
-        self._loop: asyncio.AbstractEventLoop
-        self._stack = contextlib.AsyncExitStack()
-        self._peer: Peer
-        self._sets = SentSets()
-        self._set: ParameterSet | None = None
-        self._set_answered = asyncio.Event()
-        self._uplink: Uplink | None = None
+        self._parts = DeviceParts(settings, self._chores)
+        self._resume_id = new_resume_id()
+        self._lanes = Lanes(
+            self._worker, self._chores, settings.budget, reconnect=settings.reconnect, outages=self.outages
+        )
+        self._connection: Connection | None = None
+        self._up: asyncio.Future[None]
+        self._keeper: asyncio.Task[None] | None = None
+        self._farewells: set[asyncio.Task[None]] = set()
         self._run: Run | None = None
-        self._lost: str | None = None
+        self._error: Exception | None = None
+        self._told: str | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Timeout | None = None
-        self._waiting_for = ""
 
     # The life of the session.
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        self._up = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.create_task(self._keep(), name="session")
         try:
-            await self._connect_in_time()
+            await self._up
         except BaseException:
             await self.close()
             raise
@@ -116,10 +103,13 @@ class UeSession:
     async def _close(self) -> None:
         if self._run is not None:
             await self._run.aclose()
-        if self._set is not None:
-            self._say(Bye("the UE ends the session"))
-        self._end("the session was closed")
-        await self._stack.aclose()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._fail(ConnectionLost("the session was closed"))
+        if self._connection is not None:
+            await self._connection.close()
+        await asyncio.gather(*self._farewells)
         for executor in (self._worker, self._chores):
             # What still runs is waited for without blocking the loop; then its one thread is idle and ends at once.
             await asyncio.get_running_loop().run_in_executor(executor, _nothing)
@@ -145,10 +135,10 @@ class UeSession:
         """
         if self._run is not None and not self._run.over:
             raise BadArgument("a session has one run at a time: close the other one first")
-        if self._lost is not None:
-            raise ConnectionLost(self._lost)
+        if self._error is not None:
+            raise self._error
         self._run = Run(
-            self._way,
+            self._lanes,
             open_source(source, fps=self.settings.fps),
             [open_sink(sink) for sink in sinks],
             repeat=repeat,
@@ -158,7 +148,7 @@ class UeSession:
 
     @property
     def point(self) -> OperatingPoint:
-        """The active operating point: model, cut and profile."""
+        """The active operating point: model, cut and profile. While there is no connection, the last one's."""
         return self._way.device.point
 
     @property
@@ -168,8 +158,13 @@ class UeSession:
 
     @property
     def statistics(self) -> LinkStatistics:
-        """What the answers so far say about the link: goodput, network time, loss, age of results."""
+        """What the answers so far say about this connection: goodput, network time, loss, age of results."""
         return self._way.statistics
+
+    @property
+    def link(self) -> dict[str, Any] | None:
+        """What the emulated link has done so far, as plain values; None without one."""
+        return None if self._connection is None else self._connection.link
 
     def describe(self) -> dict[str, Any]:
         """The session's mode and operating point, as plain values."""
@@ -184,145 +179,74 @@ class UeSession:
 
     @property
     def _way(self) -> Uplink:
-        if self._uplink is None:
+        if self._connection is None:
             raise BadArgument("the session is not connected: use it as `async with`")
-        return self._uplink
+        return self._connection.lane
 
-    # Connecting (TR 26.927 clause 5.3.5, steps 3 to 13).
+    # Connecting, and connecting again.
 
-    async def _connect_in_time(self) -> None:
-        limit = self.settings.timeout
+    async def _keep(self) -> None:
+        """See to it that there is a connection, until that cannot be."""
         try:
-            async with asyncio.timeout(limit) as self._connecting:
-                await self._connect()
-        except NegotiationTimeout:
-            raise
-        except TimeoutError as error:
-            if self._lost is not None:
-                raise ConnectionLost(self._lost) from error
-            raise NegotiationTimeout(f"no session within {limit:g} s: {self._waiting_for}") from error
-        finally:
-            self._connecting = None
+            while True:
+                self._connection = connection = await self._connect()
+                began = self._came_up(connection)
+                await asyncio.wait([connection.ended])
+                reason = connection.ended.result()
+                self._lanes.current = None
+                if not self.settings.reconnect:
+                    raise ConnectionLost(reason)
+                now = time.monotonic()
+                self._backoff.worked(now - began)
+                self._went_down(reason, now)
+                # Not waited for: an edge that is silent confirms no goodbye, and the next one shall not wait for that.
+                farewell = asyncio.create_task(connection.close(), name="farewell")
+                self._farewells.add(farewell)
+                farewell.add_done_callback(self._farewells.discard)
+        except Exception as error:
+            self._fail(error)
 
-    async def _connect(self) -> None:
-        settings = self.settings
-        self._waiting_for = "no connection to the edge"
-        offered = await self._loop.run_in_executor(self._chores, self._offered_points)
-        fps = settings.fps or DEFAULT_FPS
-        # The likely head loads while the network does its part; when that fails, nobody asks how loading went.
-        loading = self._worker.submit(self._load, offered[0])
-        client = SignalingClient(settings.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
-        signaling = await self._stack.enter_async_context(client)
-        signaling.closed.add_done_callback(self._on_signaling_closed)
-        peer = Peer([ice_server(url) for url in settings.ice_servers], settings.media_bind)
-        self._peer = await self._stack.enter_async_context(peer)
-        peer.on_control = self._on_control
-        peer.on_closed = self._end
-        offers = [point.offer(fps) for point in offered]
-        self._waiting_for = "the edge did not answer the offer"
-        answer = await signaling.connect(await peer.create_offer(attributes_of(offers)))
-        active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
-        await peer.accept_answer(answer)
-        device = await self._device_for(active, offered, loading)
-        self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
-        await peer.opened(settings.timeout)
-        self._waiting_for = "the edge did not acknowledge the parameter set"
-        set_id = await self._announce(device, active.fps)
-        threshold = device.point.card.decoding.display_score if settings.threshold is None else settings.threshold
-        self._uplink = Uplink(
-            peer,
-            device,
-            set_id,
-            budget=settings.budget,
-            threshold=threshold,
-            worker=self._worker,
-            chores=self._chores,
-            counters=self.counters,
-        )
+    async def _connect(self) -> Connection:
+        """A new connection; with ``reconnect`` tries until there is one. Each try looks the edge's name up anew."""
+        while True:
+            connection = Connection(self.settings, self._parts, self._resume_id, self.counters)
+            try:
+                await connection.open()
+            except SplitRtcError as error:
+                if not self.settings.reconnect or not worth_retrying(error):
+                    raise
+                delay = self._backoff.delay(error.retry_after if isinstance(error, Rejected) else None)
+                self._went_down(str(error), time.monotonic())
+            else:
+                return connection
+            await asyncio.sleep(delay)
 
-    async def _device_for(
-        self, active: SplitOffer, offered: Sequence[OperatingPoint], loading: Future[DevicePart]
-    ) -> DevicePart:
-        """The device's part for what the edge chose. Not under the time limit: it is slow the first time."""
-        assert self._connecting is not None
-        self._connecting.reschedule(None)
-        device = await asyncio.wrap_future(loading)
-        if not device.point.matches(active):
-            point = next(point for point in offered if point.matches(active))
-            device = await self._loop.run_in_executor(self._worker, self._load, point)
-        if self._lost is None:
-            self._connecting.reschedule(self._loop.time() + self.settings.timeout)
-        return device
+    def _came_up(self, connection: Connection) -> float:
+        now = time.monotonic()
+        self._lanes.current = connection.lane
+        self._told = None
+        if self._up.done():
+            logger.info("connected again after %.1f s", self.outages.end(now))
+        else:
+            self._up.set_result(None)
+        return now
 
-    def _offered_points(self) -> list[OperatingPoint]:
-        settings = self.settings
-        found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
-        return found[:MAX_OFFERS]
+    def _went_down(self, reason: str, now: float) -> None:
+        # Once for each new reason: an edge may be away for a night.
+        level = logging.DEBUG if reason == self._told else logging.WARNING
+        self._told = reason
+        logger.log(level, "%s; trying to connect again", reason)
+        if self._up.done():
+            self.outages.begin(reason, now)
 
-    def _load(self, point: OperatingPoint) -> DevicePart:
-        return DevicePart(
-            point,
-            self._store,
-            provider=self.settings.provider,
-            threads=self.settings.threads,
-            max_payload=unit_payload_limit(),
-        )
-
-    async def _announce(self, device: DevicePart, fps: float) -> int:
-        """Announce the parameter set and wait until it may be used; returns its id."""
-        point = device.point
-        self._set = self._sets.announce(
-            ParameterSet(
-                id=0,
-                direction="up",
-                model=point.card.digest,
-                partition=point.partition,
-                variant=VARIANT,
-                profile=point.profile,
-                calibration=point.calibration.digest if point.calibration else None,
-                tensors=device.partition.crossing,
-                deadline_ms=min(round(FRAMES_WAITED_FOR / fps * 1000) or 1, MAX_DEADLINE_MS),
-                budget_ms=round(self.settings.budget * 1000),
-            )
-        )
-        self._say(self._set)
-        await self._set_answered.wait()
-        if not self._sets.usable(self._set.id):
-            raise ProtocolError("the edge refused the parameter set that follows from its own answer")
-        return self._set.id
-
-    def _say(self, message: ControlMessage) -> None:
-        with contextlib.suppress(ConnectionLost):  # on_closed has told, or will
-            self._peer.send_control(serialise_control(message))
-
-    def _on_control(self, text: str) -> None:
-        match parse_control(text):
-            case ParameterSetAck() | ParameterSetReject() | ParameterSetReleased() as message:
-                if self._sets.receive(message) is not None:
-                    self._set_answered.set()
-            case PeerFailure(code, detail):
-                logger.warning("the edge reports %s: %s", code, detail)
-            case Bye(reason):
-                self._end(f"the edge said goodbye: {reason}")
-            case _:
-                self.counters["ignored_control_messages"] += 1
-
-    def _on_signaling_closed(self, ending: asyncio.Future[Ending]) -> None:
-        # The loss of the socket alone ends nothing; only the edge's word does.
-        if not ending.cancelled() and ending.result() == "closed":
-            self._end("the edge closed the session")
-
-    def _end(self, reason: str) -> None:
-        """The session is over: nothing in flight will be answered."""
-        if self._lost is not None:
-            return
-        self._lost = reason
-        if self._connecting is not None:
-            self._connecting.reschedule(self._loop.time())
-        if self._uplink is not None:
-            self._uplink.end()
-        if self._run is not None:
-            self._run.interrupt(ConnectionLost(reason))
+    def _fail(self, error: Exception) -> None:
+        """There will be no connection any more."""
+        self._lanes.current = None
+        self._error = self._error or error
+        if not self._up.done():
+            self._up.set_exception(error)
+        elif self._run is not None:
+            self._run.interrupt(error)
 
 
 def _nothing() -> None:

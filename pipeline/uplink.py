@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,8 +54,6 @@ class Uplink:
         *,
         budget: float,
         threshold: float,
-        worker: Executor,
-        chores: Executor,
         counters: Counter[str],
     ) -> None:
         """Take over the peer's results.
@@ -67,23 +64,21 @@ class Uplink:
             set_id: its id.
             budget: seconds from capture for which a frame is worth something.
             threshold: lowest score of a detection that is shown.
-            worker: one thread, for `process`.
-            chores: one thread, for what blocks.
             counters: counts what came and could not be used, by kind.
         """
         self.device = device
-        self.budget = budget
-        self.worker = worker
-        self.chores = chores
         self.statistics = LinkStatistics()
         self._peer = peer
+        self._budget = budget
         self._counters = counters
         self._set_id = set_id
         self._threshold = threshold
         self._ledger: Ledger[_InFlight] = Ledger()
         self._expiry = Alarm(self._expire)
+        self._answered_last: int | None = None
         self._settled = asyncio.Event()
         self._settled.set()
+        self._over = False
         peer.on_result = self._on_result
         peer.on_dropped = self._on_dropped
 
@@ -97,7 +92,10 @@ class Uplink:
         data = coded.coded
         units = units_of_frame(self._set_id, coded.frame_id, capture_us, data.slices, data.intra, data.reference)
         in_flight = _InFlight(frame, coded, tuple(map(len, units)), capture_us, finish)
-        expires = frame.captured + self.budget
+        if self._over:  # while the device did its part
+            self._finish(in_flight, "skipped", dropped_at="link", bytes_sent=0)
+            return
+        expires = frame.captured + self._budget
         self._settled.clear()
         for crowded in self._ledger.open(coded.frame_id, in_flight, expires):
             self._finish(crowded.item, "lost", dropped_at="network")
@@ -115,7 +113,8 @@ class Uplink:
         self._closed_one()
 
     def end(self) -> None:
-        """The session is over: nothing in flight will be answered."""
+        """The session is over: nothing in flight will be answered, and nothing more is sent."""
+        self._over = True
         for entry in self._ledger.clear():
             self._finish(entry.item, "lost", dropped_at="network")
         self._closed_one()
@@ -126,7 +125,10 @@ class Uplink:
         result = parse_result(data)
         if result.heartbeat:
             return
-        self.device.acknowledge(result)
+        if result.frame_id == self._answered_last:
+            self._counters["results_repeated"] += 1
+            return
+        self._answered_last = result.frame_id
         in_flight = self._ledger.close(result.frame_id)
         if in_flight is None:
             self._counters["results_too_late"] += 1
@@ -152,6 +154,7 @@ class Uplink:
         self._closed_one()
 
     def _expire(self) -> None:
+        self._peer.sender.expire()  # what it still holds of them ends there, not in the network
         for entry in self._ledger.expire(time.monotonic()):
             self._finish(entry.item, "lost", dropped_at="network")
         self._closed_one()
@@ -174,6 +177,7 @@ class Uplink:
             labels = self.device.point.card.labels
             if len(found) and int(found.classes.max()) >= len(labels):
                 raise ProtocolError(f"a result with class {found.classes.max()}, the model has {len(labels)}")
+            self.device.acknowledge(result)
             detections = self.device.place(found.at_least(self._threshold), frame)
         remote = (result.queue_us + result.decode_us + result.tail_us + result.post_us) / 1e6
         self.statistics.answered(result.frame_id, frame.captured, remote, result.received_count, time.monotonic())

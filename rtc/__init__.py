@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .peer import IceServer, Peer, PeerCounters
     from .reassembly import Reassembler, ReassemblyCounters, ReceivedFrame
     from .relay import Relay, RelayCounters
+    from .relay_thread import RelayThread
     from .results import (
         OUTPUT_DETECTIONS,
         OUTPUT_NONE,
@@ -71,6 +72,7 @@ _MODULES = {
     "peer": ("IceServer", "Peer", "PeerCounters"),
     "reassembly": ("ReassemblyCounters", "Reassembler", "ReceivedFrame"),
     "relay": ("Relay", "RelayCounters"),
+    "relay_thread": ("RelayThread",),
     "results": (
         "OUTPUT_DETECTIONS",
         "OUTPUT_NONE",
@@ -131,6 +133,7 @@ __all__ = [
     "ReceivedFrame",
     "Relay",
     "RelayCounters",
+    "RelayThread",
     "Result",
     "SenderCounters",
     "SliceScheduler",

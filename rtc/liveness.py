@@ -31,6 +31,15 @@ class Liveness:
         """Something was sent on the unreliable channel (a reliable one may stall, and then proves nothing)."""
         self._sent = now
 
+    def woke(self, now: float) -> None:
+        """To be called when the time of `next_event` has come, before looking what it is: the clock may have jumped."""
+        if now > self.next_event() + self._heartbeat:
+            # It was us who stood still (suspended, or the loop blocked): what the peer sent meanwhile is still unread.
+            self._heard = now
+        # And no time of the future may keep us from heartbeats, or from noticing silence.
+        self._heard = min(self._heard, now)
+        self._sent = min(self._sent, now)
+
     def heartbeat_due(self, now: float) -> bool:
         """Whether a heartbeat should be sent."""
         return now >= self._sent + self._heartbeat

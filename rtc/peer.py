@@ -15,7 +15,7 @@ from aiortc import RTCDataChannel, RTCSessionDescription
 from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, Unreachable
 
 from .channels import CHANNELS, ChannelIds, channel_ids, channel_maps
-from .liveness import HEARTBEAT, TIMEOUT, Liveness
+from .liveness import TIMEOUT, Liveness
 from .results import heartbeat_result
 from .sdp import ChannelAttribute, add_channel_attributes, read_channel_attributes
 from .sender import Dropped, UnitSender
@@ -359,9 +359,7 @@ class Peer:
     def _watch(self) -> None:
         """Look whether the peer is alive, show that we are, and come back when there may be something to do again."""
         now = self._clock()
-        if now > self._liveness.next_event() + HEARTBEAT:
-            # It was us who stood still (suspended, or the loop blocked): what the peer sent meanwhile is still unread.
-            self._liveness.heard(now)
+        self._liveness.woke(now)
         if self._liveness.lost(now):
             self._end(f"nothing heard from the peer for {self._timeout:g} s")
             return

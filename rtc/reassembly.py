@@ -4,6 +4,7 @@ A frame is handed out ("dispatched")
 
 * complete, as soon as its last missing slice has arrived;
 * incomplete, when a newer frame is complete, because nobody waits for an older picture then;
+* incomplete, when no more of it is to be expected (`rtc.patience`);
 * incomplete, when its time after the first slice is over;
 * incomplete, when it is the oldest and too many frames are open.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .patience import Patience
 from .results import HISTORY_FRAMES
 from .units import Unit
 
@@ -82,6 +84,8 @@ class ReassemblyCounters:
 
     complete: int = 0
     overtaken: int = 0
+    given_up: int = 0
+    """No more slices were to be expected."""
     expired: int = 0
     evicted: int = 0
 
@@ -92,10 +96,27 @@ class _OpenFrame:
 
     first: Unit
     first_at: float
-    due: float
+    expires: float
     slices: list[memoryview | bytes | None]
     missing: int
     bytes_held: int = 0
+    last_at: float = 0.0
+    """When the slice with the highest index came."""
+    highest: int = -1
+    pause: float | None = None
+    """The longest between two slices, lost ones in between taken into account."""
+    gives_up: float | None = None
+    """When no more slices are to be expected."""
+
+    @property
+    def due(self) -> float:
+        """When the frame is to be dispatched."""
+        return self.expires if self.gives_up is None else min(self.expires, self.gives_up)
+
+    @property
+    def left(self) -> int:
+        """How many slices come after the highest that is there."""
+        return len(self.slices) - 1 - self.highest
 
     def agrees(self, unit: Unit) -> bool:
         """Whether the unit says of the frame what the first one said."""
@@ -107,6 +128,16 @@ class _OpenFrame:
             and unit.intra == first.intra
             and unit.reference == first.reference
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _GivenUp:
+    """What is remembered of a frame that was given up, to learn if that was too early."""
+
+    last_at: float
+    expires: float
+    highest: int
+    missing: set[int]
 
 
 @dataclass(slots=True)
@@ -150,12 +181,14 @@ class Reassembler:
         self._max_frame_bytes = max_frame_bytes
         self._deadlines: dict[int, float] = {}
         self._open: dict[int, _OpenFrame] = {}
+        self._given_up: dict[int, _GivenUp] = {}
+        self._patience = Patience()
         self._newest_complete = 0
         self._dispatched = _Window()
         self._complete = _Window()
 
     def set_deadline(self, aips_id: int, seconds: float) -> None:
-        """Accept units of a parameter set; an incomplete frame of it waits so long after its first slice."""
+        """Accept units of a parameter set; an incomplete frame of it waits so long after its first slice at most."""
         self._deadlines[aips_id] = seconds
 
     def remove_set(self, aips_id: int, now: float) -> list[ReceivedFrame]:
@@ -195,11 +228,33 @@ class Reassembler:
         frame.slices[unit.index] = unit.payload
         frame.missing -= 1
         self._open[unit.frame_id] = frame
+        self._learn(frame, unit.index, now)
         return self._ready(unit.frame_id, frame, now)
 
     def poll(self, now: float) -> list[ReceivedFrame]:
         """Return the frames whose time is over, the oldest first. To be called at `next_deadline`."""
         return self._expire([i for i, frame in self._open.items() if frame.due <= now], now)
+
+    def _learn(self, frame: _OpenFrame, index: int, now: float) -> None:
+        """Take note of when a slice came, and decide how long the frame waits for more."""
+        steps = index - frame.highest
+        if steps < 0:
+            self._patience.late(now - frame.last_at, overtaken=True)
+        else:
+            if frame.highest >= 0:
+                frame.pause = max(frame.pause or 0.0, (now - frame.last_at) / steps)
+            frame.highest, frame.last_at = index, now
+        patience = self._patience.after(frame.left)
+        frame.gives_up = None if patience is None else now + patience
+
+    def _stale(self, unit: Unit, now: float) -> None:
+        """A slice of a frame that was dispatched: did we give up too early?"""
+        self.counters.stale += 1
+        frame = self._given_up.get(unit.frame_id)
+        if frame is not None and unit.index in frame.missing and now <= frame.expires:
+            frame.missing.remove(unit.index)
+            steps = unit.index - frame.highest
+            self._patience.late((now - frame.last_at) / max(steps, 1), overtaken=steps < 0)
 
     def next_deadline(self) -> float | None:
         """The time at which `poll` has something to do; None while no frame is open."""
@@ -216,7 +271,7 @@ class Reassembler:
             self.counters.unknown_set += 1
             return None
         if unit.frame_id in self._dispatched or not self._dispatched.covers(unit.frame_id):
-            self.counters.stale += 1
+            self._stale(unit, now)
             return None
         if unit.frame_id - self._dispatched.top > _MAX_JUMP:
             self.counters.too_far += 1
@@ -237,16 +292,31 @@ class Reassembler:
         elif len(self._open) > self._max_frames:
             self.counters.evicted += 1
             ready = [min(self._open)]
+        elif frame.due <= now:
+            return self._expire([frame_id], now)
         else:
             return []
         return [self._dispatch(other, now) for other in ready]
 
     def _expire(self, frame_ids: list[int], now: float) -> list[ReceivedFrame]:
-        self.counters.expired += len(frame_ids)
+        for frame_id in frame_ids:
+            frame = self._open[frame_id]
+            if frame.gives_up is not None and frame.gives_up < frame.expires:
+                self._give_up(frame_id, frame)
+            else:
+                self.counters.expired += 1
         return [self._dispatch(frame_id, now) for frame_id in sorted(frame_ids)]
+
+    def _give_up(self, frame_id: int, frame: _OpenFrame) -> None:
+        self.counters.given_up += 1
+        missing = {index for index, slice_ in enumerate(frame.slices) if slice_ is None}
+        if len(self._given_up) >= self._max_frames:
+            self._given_up.pop(next(iter(self._given_up)))
+        self._given_up[frame_id] = _GivenUp(frame.last_at, frame.expires, frame.highest, missing)
 
     def _dispatch(self, frame_id: int, now: float) -> ReceivedFrame:
         frame = self._open.pop(frame_id)
+        self._patience.frame(frame.pause)
         self._dispatched.add(frame_id)
         if not frame.missing:
             self._complete.add(frame_id)

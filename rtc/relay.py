@@ -20,7 +20,7 @@ import ipaddress
 import re
 import struct
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Self, cast
 
@@ -90,10 +90,11 @@ class Relay:
         self._settings = {"ue": settings, "edge": down or settings}
         self._seed = settings.seed
         self._ports: dict[Side, _Port] = {}
+        self._start = 0.0
         self.counters = RelayCounters()
 
     async def __aenter__(self) -> Self:
-        start = asyncio.get_running_loop().time()
+        self._start = start = asyncio.get_running_loop().time()
         try:
             ue, edge = await self._open("ue", start), await self._open("edge", start)
         except BaseException:
@@ -107,6 +108,10 @@ class Relay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._close()
+
+    def to_json(self) -> dict[str, Any]:
+        """When the link started (seconds of the loop's clock), and the counters, as plain values."""
+        return {"started": round(self._start, 6), **asdict(self.counters)}
 
     def address(self, side: Side) -> Address:
         """The relay's address and port to which this side sends."""
@@ -170,6 +175,7 @@ class _Port(asyncio.DatagramProtocol):
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
         self._writable = True
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
 
@@ -223,10 +229,13 @@ class _Port(asyncio.DatagramProtocol):
             self.other.send(packet)
         due = self.link.next_event()
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due - EARLY:
+            if due is not None and self._wakes_at <= due - EARLY:
                 return
             self._timer.cancel()
-        self._timer = None if due is None else self._loop.call_at(due - EARLY, self._wake)
+            self._timer = None
+        if due is not None:
+            self._wakes_at = due - EARLY
+            self._timer = self._loop.call_at(self._wakes_at, self._wake)
 
     def send(self, packet: bytes) -> None:
         if self.peer is None:

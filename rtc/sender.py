@@ -74,7 +74,7 @@ class SliceScheduler:
     def offer(self, frame: OutgoingFrame, now: float) -> None:
         """Take a frame of at least one unit, newer than those before."""
         self.counters.frames_offered += 1
-        self._expire(now)
+        self.expire(now)
         if self._sent:
             replaced, self._waiting = self._waiting, frame
         else:
@@ -85,7 +85,7 @@ class SliceScheduler:
 
     def next_unit(self, now: float) -> bytes | None:
         """The unit to be sent now, which then counts as sent; None when there is nothing to send."""
-        self._expire(now)
+        self.expire(now)
         frame = self._going
         if frame is None:
             return None
@@ -109,7 +109,8 @@ class SliceScheduler:
         dropped, self._dropped = self._dropped, []
         return dropped
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """Drop what is past its deadline."""
         while self._going is not None and now >= self._going.deadline:
             self._drop(self._going, self._sent, DropReason.EXPIRED)
             self._advance()
@@ -138,8 +139,8 @@ class UnitSender:
     """Moves units from a `SliceScheduler` into a data channel, in the thread of the event loop.
 
     `on_dropped` is called for each frame that was dropped, `on_sent` with the time when units were handed over.
-    Expiry is noticed when something happens (a frame is offered, the channel drains, the sender is closed): a stalled
-    channel costs one frame's memory and no timer.
+    Expiry is noticed when something happens (a frame is offered, the channel drains, `expire` is called, the sender is
+    closed): a stalled channel costs one frame's memory and no timer.
     """
 
     def __init__(
@@ -169,6 +170,11 @@ class UnitSender:
         if self._closed:
             self._scheduler.close()
         self._pump()
+
+    def expire(self) -> None:
+        """Drop, and report, what is past its deadline."""
+        self._scheduler.expire(self._clock())
+        self._report()
 
     def close(self) -> None:
         """Drop what was not sent, and whatever is offered from now on. May be called again."""

@@ -73,7 +73,7 @@ class _Answer:
 
 
 class LinkStatistics:
-    """What the sending side learns about the link from the answers to its frames.
+    """What the sending side learns about the link from the answers to its frames. One thread feeds it, others may read.
 
     Clocks of two machines are never subtracted: the network's share of a frame is what remains of the time from
     sending to answer, both on our clock, after taking away the durations that the other side measured on its own.
@@ -159,4 +159,5 @@ class LinkStatistics:
         return {name: value for name, value in figures.items() if value is not None}
 
     def _last_second(self, now: float) -> list[_Answer]:
-        return [answer for answer in self._recent if answer.at > now - RECENT_SECONDS]
+        # A copy first: another thread may read while answers come.
+        return [answer for answer in tuple(self._recent) if answer.at > now - RECENT_SECONDS]

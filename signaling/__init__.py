@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         problem_of,
         rejection,
     )
+    from signaling.resume import new_resume_id, resume_attribute, resume_id_of, without_resume_id
     from signaling.server import SignalingServer
     from signaling.session import ConnectHandler, ConnectRequest, SignalingSession
     from signaling.swap import SECOND, STANDARD, Dialect
@@ -77,6 +78,7 @@ _MODULES = {
         "problem_of",
         "rejection",
     ),
+    "signaling.resume": ("new_resume_id", "resume_attribute", "resume_id_of", "without_resume_id"),
     "signaling.server": ("SignalingServer",),
     "signaling.session": ("ConnectHandler", "ConnectRequest", "SignalingSession"),
     "signaling.swap": ("SECOND", "STANDARD", "Dialect"),
@@ -121,14 +123,18 @@ __all__ = [
     "check_token",
     "choose",
     "make_problem",
+    "new_resume_id",
     "normalise_url",
     "offers_of",
     "parse_control",
     "problem_of",
     "redact",
     "rejection",
+    "resume_attribute",
+    "resume_id_of",
     "serialise_control",
     "token_subprotocol",
+    "without_resume_id",
 ]
 
 

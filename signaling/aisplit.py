@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn, cast
 
+from models.codecs import is_profile_id
 from models.identity import is_digest, is_partition_id
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, ProtocolError, TensorError
 
-__all__ = ["ATTRIBUTE", "MAX_OFFERS", "Direction", "SplitOffer", "attributes_of", "offers_of"]
+__all__ = ["ATTRIBUTE", "MAX_OFFERS", "Direction", "SplitOffer", "attributes_of", "is_variant", "offers_of"]
 
 ATTRIBUTE = "ai-split"
 MAX_OFFERS = 32
@@ -24,24 +25,22 @@ MAX_VALUE = 2_000
 """Bytes of the parameters, so that the whole line stays within 2 048."""
 MAX_PREFERENCE = 255
 MAX_TENSORS = 512
-"""Bytes of the encoded ``tensors``, which are left out when they would be more."""
+"""Bytes of the encoded ``tensors``: more are not written, and not read."""
 MAX_FPS = 1_000
 
 Direction = Literal["up", "down"]
 
 _NAME = re.compile(r"[^\W_]\S{0,127}")
-_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-_PROFILE = re.compile(
-    r"[a-z0-9-]{1,32}(:[a-z0-9_]{1,32}=[A-Za-z0-9._+-]{1,32}(,[a-z0-9_]{1,32}=[A-Za-z0-9._+-]{1,32})*)?"
-)
+_VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _FPS = re.compile(r"(?:0|[1-9][0-9]{0,3})(?:\.[0-9]{1,3})?")
 _PREFERENCE = re.compile(r"[1-9][0-9]{0,2}")
-_PARAMETER = re.compile(r"([a-z][a-z0-9-]*)=((?:[A-Za-z0-9\-._~:/+@,]|%[0-9A-Fa-f]{2})*)")
+_PARAMETER = re.compile(r"([A-Za-z0-9_-]+)=((?:[A-Za-z0-9\-._~:/+@,]|%[0-9A-Fa-f]{2})*)")
 _DIMENSIONS = re.compile(r"(?:[1-9][0-9]{0,7}(?:x[1-9][0-9]{0,7}){0,7})?")
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/+@,")
 _SAFE_IN_NAME = _SAFE - frozenset(b":,")  # which separate within tensors
 _REQUIRED = frozenset({"model", "digest", "partition", "head", "profile", "dir", "fps", "dynamic"})
+_KNOWN = _REQUIRED | {"cal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +70,9 @@ class SplitOffer:
             _refuse("digest", "'sha-256:' and 64 lower-case hex digits")
         if not is_partition_id(self.partition):
             _refuse("partition", "32 lower-case hex digits")
-        if not _TOKEN.fullmatch(self.head):
+        if not is_variant(self.head):
             _refuse("head", "a variant such as fp32")
-        if not _PROFILE.fullmatch(self.profile):
+        if not is_profile_id(self.profile):
             _refuse("profile", "a profile id such as q4-zstd")
         if self.calibration is not None and not is_digest(self.calibration):
             _refuse("cal", "'sha-256:' and 64 lower-case hex digits, or absent")
@@ -89,8 +88,12 @@ class SplitOffer:
 
     @classmethod
     def parse(cls, text: str) -> SplitOffer:
-        """Read the parameters of a line, without the attribute's name and preference. Raises ProtocolError."""
-        values = _read_parameters(text)
+        """Read the parameters of a line, without the attribute's name and preference. Raises ProtocolError.
+
+        What only informs never stands in the way: ``tensors`` that cannot be read are left out.
+        """
+        parameters = _read_parameters(text)
+        values = {name: _decode(value) for name, value in parameters.items() if name in _KNOWN}
         if missing := _REQUIRED - values.keys():
             raise ProtocolError(f"{ATTRIBUTE}: {', '.join(sorted(missing))} missing")
         if not _FPS.fullmatch(values["fps"]):
@@ -108,9 +111,9 @@ class SplitOffer:
                 direction=cast(Direction, values["dir"]),
                 fps=float(values["fps"]),
                 dynamic=values["dynamic"] == "1",
-                tensors=_read_tensors(values["tensors"]) if "tensors" in values else (),
+                tensors=_read_tensors(parameters.get("tensors", "")),
             )
-        except (BadArgument, TensorError) as error:
+        except BadArgument as error:
             raise ProtocolError(f"{ATTRIBUTE}: {error}") from None
 
     def format(self) -> str:
@@ -134,6 +137,11 @@ class SplitOffer:
         if len(text) > MAX_VALUE:
             raise BadArgument(f"an {ATTRIBUTE} line of {len(text)} bytes: at most {MAX_VALUE} are allowed")
         return text
+
+
+def is_variant(text: str) -> bool:
+    """Whether a text can name the variant of a head."""
+    return _VARIANT.fullmatch(text) is not None
 
 
 def attributes_of(offers: Sequence[SplitOffer]) -> list[tuple[str, str]]:
@@ -170,6 +178,7 @@ def _refuse(name: str, expected: str) -> NoReturn:
 
 
 def _read_parameters(text: str) -> dict[str, str]:
+    """Names and values, these still percent-encoded."""
     if len(text) > MAX_VALUE:
         raise ProtocolError(f"{ATTRIBUTE}: more than {MAX_VALUE} bytes")
     values: dict[str, str] = {}
@@ -180,21 +189,26 @@ def _read_parameters(text: str) -> dict[str, str]:
         name, value = match.groups()
         if name in values:
             raise ProtocolError(f"{ATTRIBUTE}: {name} twice")
-        if name == "tensors" and len(value) > MAX_TENSORS:
-            raise ProtocolError(f"{ATTRIBUTE}: tensors has more than {MAX_TENSORS} bytes")
-        values[name] = _decode(value)
+        values[name] = value
     return values
 
 
-def _read_tensors(text: str) -> tuple[TensorSpec, ...]:
-    tensors = []
-    for item in text.split(","):
-        name, dtype, dimensions = (*item.split(":"), "", "")[:3]
-        if item.count(":") != 2 or not _DIMENSIONS.fullmatch(dimensions):
-            raise ProtocolError(f"{ATTRIBUTE}: a tensor is name:type:d1xd2x...")
-        shape = tuple(int(size) for size in dimensions.split("x")) if dimensions else ()
-        tensors.append(TensorSpec(_decode(name), dtype, shape))
-    return tuple(tensors)
+def _read_tensors(value: str) -> tuple[TensorSpec, ...]:
+    """The tensors of an encoded value; none when any cannot be read, such as one of a newer element type."""
+    if not 0 < len(value) <= MAX_TENSORS:
+        return ()
+    try:
+        return tuple(_read_tensor(item) for item in _decode(value).split(","))
+    except (ProtocolError, TensorError):
+        return ()
+
+
+def _read_tensor(item: str) -> TensorSpec:
+    name, dtype, dimensions = (*item.split(":"), "", "")[:3]
+    if item.count(":") != 2 or not _DIMENSIONS.fullmatch(dimensions):
+        raise ProtocolError(f"{ATTRIBUTE}: a tensor is name:type:d1xd2x...")
+    shape = tuple(int(size) for size in dimensions.split("x")) if dimensions else ()
+    return TensorSpec(_decode(name), dtype, shape)
 
 
 def _format_tensor(tensor: TensorSpec) -> str:

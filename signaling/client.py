@@ -238,6 +238,8 @@ def _trust(
 
 
 def _refusal(error: aiohttp.WSServerHandshakeError) -> SplitRtcError:
+    if error.status in (502, 504):
+        return Unreachable(f"HTTP status {error.status}: a proxy answers there, and no edge behind it")
     if error.status == 401:
         return rejection(make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got"))
     if error.status in (429, 503):

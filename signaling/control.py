@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from models.codecs import is_profile_id
 from models.identity import is_digest, is_partition_id
 from models.tensor import MAX_ELEMENTS, TensorSpec
-from signaling.aisplit import Direction
+from signaling.aisplit import Direction, is_variant
 from signaling.strictjson import integer_of, member, printable, read_object, text_of, write_object
 from splitrtc_errors import BadArgument, ProtocolError, TensorError
 
@@ -186,13 +187,17 @@ def _read_set(fields: dict[str, Any]) -> ParameterSet:
     partition = text_of(fields, "partition", 1, MAX_TEXT)
     if not is_partition_id(partition):
         raise ProtocolError("partition: expected 32 lower-case hex digits")
+    variant = text_of(fields, "variant", 1, MAX_TEXT)
+    profile = text_of(fields, "profile", 1, MAX_TEXT)
+    if not is_variant(variant) or not is_profile_id(profile):
+        raise ProtocolError("variant, profile: expected ones such as fp32 and q4-zstd")
     return ParameterSet(
         id=_id(fields),
         direction=cast(Direction, direction),
         model=model,
         partition=partition,
-        variant=text_of(fields, "variant", 1, MAX_NAME),
-        profile=text_of(fields, "profile", 1, MAX_TEXT),
+        variant=variant,
+        profile=profile,
         calibration=calibration,
         tensors=_read_tensors(member(fields, "tensors")),
         deadline_ms=integer_of(fields, "deadline_ms", 1, MAX_DEADLINE_MS),

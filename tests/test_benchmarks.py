@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.common import Figure, medians, pick
+from benchmarks.link import Limits, Played, f1, step_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,6 +67,43 @@ def test_startup() -> None:
     result = run("benchmarks/startup.py", "--runs", "1")
     assert 0 < result["first_result_s"] <= result["first_detection_s"]
     assert all(seconds > 0 for seconds in result["breakdown_s"].values())
+
+
+def test_link() -> None:
+    result = run("benchmarks/link.py", "--rtt", "20", "--rate", "0", "--runs", "1", "--seconds", "1.5")
+    for figures in (result, result["plain"]):
+        assert 0 <= figures["fresh_share"] <= figures["answered_share"] <= 1
+        assert 0 <= figures["mean_slice_share"] <= 1
+        assert 0 < figures["f1"] <= 1
+        assert figures["bytes_per_frame"] > 1000
+        assert figures["link_bytes_per_frame"] > 1000
+        assert 0 < figures["overhead_ms"]["p50"] <= figures["overhead_ms"]["p95"]
+        assert 0 <= figures["payload"]["fresh_share"] <= figures["payload"]["answered_share"] <= 1
+        assert figures["rate_step"]["highest_age_ms"] > 0
+
+
+def test_f1_counts_each_detection_once() -> None:
+    box = {"class": 1, "score": 0.9, "box": [0.0, 0.0, 10.0, 10.0]}
+    near, far = {**box, "box": [1.0, 0.0, 11.0, 10.0]}, {**box, "box": [50.0, 0.0, 60.0, 10.0]}
+    wanted = {"detections": [box, far]}
+    assert f1([({"detections": [box, far]}, wanted)]) == 1.0
+    assert f1([({"detections": [near, box, {**far, "class": 2}]}, wanted)]) == pytest.approx(2 / 5, abs=1e-4)
+    assert f1([({"detections": []}, {"detections": []})]) is None
+
+
+def test_the_rate_step_is_read_from_the_results() -> None:
+    def frame(captured: float, took: float) -> dict[str, Any]:
+        times = {"total": took * 1e3, "head": 0.0, "encode": 0.0, "decode": 0.0, "tail": 0.0}
+        return {"captured": captured, "timings_ms": times, "detections": [], "share_received": 1.0, "bytes_sent": 5000}
+
+    # The rate falls at 4 s and comes back at 7 s; 40 ms are fresh there, and so is one frame at 4.2 s, by chance.
+    slow = [frame(4.0 + 0.1 * number, 0.04 if number == 2 else 0.5) for number in range(10)]
+    fast = [frame(5.0 + 0.1 * number, 0.04) for number in range(30)]
+    run = Played([frame(3.9, 0.04), *slow, *fast], 0.0, 0)
+    again, age, share = step_of(run, 10.0, Limits(0.0, 1e6))
+    assert again == pytest.approx(1.34)  # from then on nine of ten are
+    assert age == pytest.approx(500.0, abs=101)
+    assert share == 1.0
 
 
 def test_an_unknown_benchmark_is_refused() -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "EncodedFrame",
     "Encoder",
     "Profile",
+    "is_profile_id",
     "make_decoder",
     "make_encoder",
     "bits_per_element",
@@ -32,7 +33,8 @@ __all__ = [
 
 MAX_PROFILE_ID = 128
 
-_PROFILE = re.compile(r"([a-z0-9-]+)(?::([a-z0-9_]+=[^=,]+(?:,[a-z0-9_]+=[^=,]+)*))?")
+_PARAMETER = r"[a-z0-9_]{1,32}=[A-Za-z0-9._+-]{1,32}"
+_PROFILE = re.compile(rf"([a-z0-9-]{{1,32}})(?::({_PARAMETER}(?:,{_PARAMETER})*))?")
 
 _SCALAR: dict[str, tuple[int | None, bool]] = {
     "raw": (None, False),
@@ -48,6 +50,11 @@ _SCALAR: dict[str, tuple[int | None, bool]] = {
 def profile_ids() -> tuple[str, ...]:
     """Return the ids of the profiles that this version codes and decodes."""
     return tuple(_SCALAR)
+
+
+def is_profile_id(text: str) -> bool:
+    """Whether a text has the form of a profile id (docs/protocol.md, section 4), of whatever version."""
+    return len(text) <= MAX_PROFILE_ID and _PROFILE.fullmatch(text) is not None
 
 
 def parse_profile(text: str) -> Profile:

@@ -75,9 +75,10 @@ class Encoder(ABC):
         """
 
     def acknowledged(self, frame_id: int, received: Sequence[bool]) -> None:  # noqa: B027 (most codecs need none of it)
-        """Take note that the receiver answered for ``frame_id`` and which of its slices it had.
+        """Take note that the receiver decoded ``frame_id``, and which of its slices it had then.
 
-        Codecs that predict from earlier frames need it. It may come late, out of order, or never.
+        Codecs that predict from earlier frames need it. It may come late, out of order, or never; of frames that the
+        receiver did not decode (superseded, late, failed) it never comes.
         """
 
 

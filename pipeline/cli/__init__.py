@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from pipeline.cli.common import VERSION, Group
-from splitrtc_errors import NoCommonOperatingPoint, ProtocolError, SplitRtcError
+from splitrtc_errors import NoCommonOperatingPoint, ProcessFailed, ProtocolError, SplitRtcError
 
 __all__ = ["cli", "main"]
 
@@ -80,6 +80,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if flags.get("debug"):
             traceback.print_exc()
+        if isinstance(error, ProcessFailed) and error.told:
+            return error.exit_code
         if isinstance(error, SplitRtcError):
             return _fail(f"{error}{_alternatives(error)}", error.exit_code)
         what = f"{type(error).__name__}: {error}"

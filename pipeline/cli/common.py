@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pipeline import logs
 from splitrtc_errors import BadArgument, SinkError
@@ -25,6 +26,7 @@ __all__ = [
     "common_options",
     "echo_json",
     "echo_table",
+    "link_option",
     "option",
     "read_token",
     "run_async",
@@ -70,6 +72,16 @@ def option(*names: str, **attributes: Any) -> Callable[[F], F]:
     if attributes.get("show_default") is None and attributes.get("default") not in (None, (), False):
         attributes["show_default"] = True
     return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+
+
+def link_option(command: F) -> F:
+    """``--link``, for the commands that run a UE."""
+    return option(
+        "--link",
+        metavar="SETTINGS",
+        help="Emulate a network link to the edge, e.g. rtt=40,loss=1%,rate=5M (also jitter, burst, reorder, duplicate,"
+        " corrupt, queue, outage, seed, trace).",
+    )(command)
 
 
 def common_options(command: F) -> F:
@@ -138,12 +150,24 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+def _on_command_line(parameter: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+
+
 def read_token(token: str | None, token_file: Path | None) -> str | None:
-    """The token as given, or the first line of a file; raises BadArgument for both, or for an unreadable file."""
+    """The token as given, or the first line of a file; raises BadArgument for both, or for an unreadable file.
+
+    Of a flag and a variable of the environment the flag counts.
+    """
     if token_file is None:
         return token
     if token is not None:
-        raise BadArgument("give either --token or --token-file")
+        from_command_line = _on_command_line("token"), _on_command_line("token_file")
+        if from_command_line == (True, False):
+            return token
+        if from_command_line != (False, True):
+            raise BadArgument("give either --token or --token-file")
     try:
         with token_file.open(encoding="utf-8") as file:
             line = file.readline(MAX_TOKEN_FILE)

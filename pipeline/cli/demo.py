@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.common import SECONDS, common_options, echo_json, echo_table, option, set_up_logging
+from pipeline.cli.common import SECONDS, common_options, echo_json, echo_table, link_option, option, set_up_logging
 
 __all__ = ["demo"]
 
@@ -15,6 +15,7 @@ EXAMPLES = """\b
 Examples:
   splitrtc demo                       the bundled clip, ten seconds
   splitrtc demo --source 0            the first camera (ends with Ctrl+C)
+  splitrtc demo --link rtt=40,loss=1%,rate=5M      over an emulated network link
   splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
 """
 
@@ -30,14 +31,17 @@ Next: your camera          splitrtc demo --source 0
 @option("--source", default="clip", metavar="S", help="As for `splitrtc ue`.")
 @option("--seconds", type=SECONDS, metavar="N", help="Stop after so long (default: at the end of the source).")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out"), help="Folder for the results.")
+@link_option
 @common_options
-def demo(source: str, seconds: float | None, out: Path, as_json: bool, log_level: str, debug: bool) -> None:
+def demo(
+    source: str, seconds: float | None, out: Path, link: str | None, as_json: bool, log_level: str, debug: bool
+) -> None:
     """Start an edge and a UE here, play a clip through both, draw boxes, measure every stage."""
     set_up_logging(log_level, debug)
     from pipeline.demo import run_demo
 
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
-    summary = run_demo(source, seconds, out)
+    summary = run_demo(source, seconds, out, link)
     if as_json:
         echo_json(summary)
         return

@@ -13,6 +13,7 @@ from pipeline.cli.common import (
     common_options,
     echo_json,
     echo_table,
+    link_option,
     option,
     read_token,
     run_async,
@@ -28,6 +29,7 @@ Examples:
   splitrtc ue --edge ws://127.0.0.1:8787                            the bundled clip
   splitrtc ue --edge wss://gpu-box:8787 --token-file t --source 0 --sink window
   splitrtc ue --edge gpu-box:8787 --source street.mp4 --sink out.mp4 --sink out.jsonl
+  splitrtc ue --edge 127.0.0.1:8787 --link rtt=40,loss=1%,rate=5M
 """
 
 
@@ -88,6 +90,12 @@ Examples:
 @option(
     "--threshold", type=float, metavar="SCORE", help="Show detections from this score on (default: the model card's)."
 )
+@option(
+    "--reconnect",
+    is_flag=True,
+    help="Go on when the edge or the camera fails: try again until it is back (default: end with an error).",
+)
+@link_option
 @common_options
 def ue(
     sinks: tuple[str, ...],

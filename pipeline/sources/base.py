@@ -47,6 +47,10 @@ class Source(abc.ABC):
     def close(self) -> None:
         """Give everything back; also after a failed ``open``, and more than once."""
 
+    async def settle(self) -> None:
+        """Called in the event loop after the last ``close``: wait for what that could only set going."""
+        return
+
     def interrupt(self) -> None:
         """Let a ``read`` that waits in another thread return soon. Needed only where reads have no time limit."""
         return

@@ -79,9 +79,15 @@ class AsyncIteratorSource(Source):
         """Let the loop close the iterator."""
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
-            # Not waited for: the loop may be the very thread that waits for this one. RuntimeError: it is closed.
+            # Not waited for here: the loop may be the very thread that waits for this one; see settle(). RuntimeError:
+            # the loop is closed.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._start_closing, iterator)
+
+    async def settle(self) -> None:
+        """Wait until the iterator is closed: what its own ``finally`` does may take a while."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     def _checked(self, item: Any) -> Image:
         if not (isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 3 and item.shape[2] == 3):

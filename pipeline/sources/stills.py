@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from pipeline.sources.base import Picture, Source
 from splitrtc_errors import SourceError
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "TestPattern"]
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 IMAGES_PER_SECOND = 5.0
@@ -28,8 +31,11 @@ class ImageFolder(Source):
         self.name = str(folder)
         self.fps = fps or IMAGES_PER_SECOND
         self._folder = Path(folder)
+        self.damaged = 0
+        """Images that could not be read and were left out."""
         self._files: list[Path] = []
         self._next = 0
+        self._given = 0
 
     def open(self) -> None:
         """List the images."""
@@ -38,7 +44,7 @@ class ImageFolder(Source):
         except OSError as error:
             raise SourceError(f"cannot open {self.name}: {error.strerror}") from error
         self._files = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
-        self._next = 0
+        self._next = self._given = 0
         if not self._files:
             raise SourceError(
                 f"cannot open {self.name}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})"
@@ -48,19 +54,23 @@ class ImageFolder(Source):
         """Read the next image."""
         import cv2
 
-        if self._next == len(self._files):
-            return None
-        path = self._files[self._next]
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise SourceError(f"cannot read {path}: not an image, or a damaged one")
-        self._next += 1
-        return Picture(np.asarray(image, dtype=np.uint8), (self._next - 1) / self.fps)
+        while self._next < len(self._files):
+            path = self._files[self._next]
+            self._next += 1
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is not None:
+                self._given += 1
+                return Picture(np.asarray(image, dtype=np.uint8), (self._given - 1) / self.fps)
+            self.damaged += 1
+            logger.warning("%s is not an image, or a damaged one: left out", path)
+        if not self._given:
+            raise SourceError(f"{self.name}: none of its {len(self._files)} images can be read")
+        return None
 
     def close(self) -> None:
         """Forget the list."""
         self._files = []
-        self._next = 0
+        self._next = self._given = 0
 
 
 class TestPattern(Source):

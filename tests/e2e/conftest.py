@@ -79,6 +79,7 @@ def start_edge(tmp_path: Path) -> StartEdge:
     @contextlib.contextmanager
     def start(*flags: str) -> Iterator[EdgeProcess]:
         ready = tmp_path / "ready.json"
+        ready.unlink(missing_ok=True)  # one that was killed leaves it behind
         command = [*SPLITRTC, "edge", "--listen", "127.0.0.1:0", "--ready-file", str(ready), "--json", *flags]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

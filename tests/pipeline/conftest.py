@@ -297,14 +297,21 @@ class StubUe:
         self._control: asyncio.Queue[ControlMessage | None] = asyncio.Queue()
         self._results: asyncio.Queue[Result] = asyncio.Queue()
         self._next_id = 1
+        self._answered_last = 0
+        self.results_repeated = 0
         peer.on_control = lambda text: self._control.put_nowait(parse_control(text))
         peer.on_result = self._on_result
         peer.on_closed = self.ended.set_result
 
     def _on_result(self, data: bytes) -> None:
         result = parse_result(data)
-        if not result.heartbeat:
-            self._results.put_nowait(result)
+        if result.heartbeat:
+            return
+        if result.frame_id == self._answered_last:
+            self.results_repeated += 1
+            return
+        self._answered_last = result.frame_id
+        self._results.put_nowait(result)
 
     async def result(self) -> Result:
         async with asyncio.timeout(WAIT):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.capture import MAX_LAG, Capture, Pacer
 from pipeline.frames import Frame
+from pipeline.reconnect import Backoff
 from pipeline.sources import ImageFolder, Picture, Source, TestPattern, VideoFile
-from splitrtc_errors import SourceError
+from splitrtc_errors import MissingDependency, SourceError
 
 LATE = 5.0
 """A bound for waiting in tests, far above what it takes."""
@@ -225,3 +226,97 @@ def test_a_live_source_is_not_started_again() -> None:
     with Capture(source, loop=True) as capture:
         assert all_frames(capture)[-1].index == 1
     assert source.opened == 1
+
+
+class Unsteady(Scripted):
+    """A camera that fails after each picture, and can be opened again at every second try."""
+
+    live = True
+
+    def __init__(self, pictures: int, error: Exception) -> None:
+        super().__init__(0)
+        self._left = pictures
+        self._error = error
+        self._there = False
+
+    def open(self) -> None:
+        super().open()
+        if self.opened % 2 == 0:
+            raise SourceError("camera not found")
+        self._there = True
+
+    def read(self) -> Picture | None:
+        if not self._there:
+            raise self._error
+        if not self._left:
+            return None
+        self._there, self._left = False, self._left - 1
+        return Picture(np.zeros((2, 2, 3), np.uint8))
+
+
+def at_once() -> Backoff:
+    return Backoff(first=1e-6, longest=1e-6)
+
+
+@pytest.mark.parametrize("error", [SourceError("unplugged"), OSError("unplugged")])
+def test_a_live_source_that_fails_is_opened_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    source = Unsteady(3, error)
+    capture = Capture(source, reopen=True, backoff=at_once())
+    seen = []
+    with capture:
+        while (frame := capture.get()) is not None:
+            seen.append(frame.index)
+    # The numbers go on. That it ended, then, was its own will.
+    assert seen[-1] == 2
+    assert (capture.produced, capture.reopened, capture.error) == (3, 3, None)
+    assert source.opened == 7
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line for line in told if "unplugged; trying again" in line]
+    assert [line for line in told if "camera not found; trying again" in line]
+
+
+def test_a_camera_that_was_never_there_is_an_error_all_the_same() -> None:
+    source = Unsteady(1, SourceError("gone"))
+    source.opened = 1
+    with pytest.raises(SourceError, match="not found"):
+        Capture(source, reopen=True, backoff=at_once()).start()
+
+
+def test_one_that_gave_nothing_yet_is_an_error_too() -> None:
+    capture = Capture(Scripted(0, end=SourceError("no signal")), reopen=True, backoff=at_once())
+    with pytest.raises(SourceError, match="no signal"):
+        with capture:
+            capture.get(LATE)
+
+
+def test_a_file_that_fails_is_not_opened_again() -> None:
+    capture = Capture(Scripted(1, live=False, end=SourceError("damaged")), reopen=True, backoff=at_once())
+    with capture:
+        assert capture.get(LATE) is not None
+        with pytest.raises(SourceError, match="damaged"):
+            capture.get(LATE)
+    assert capture.reopened == 0
+
+
+def test_what_no_other_try_mends_ends_it() -> None:
+    class Broken(Unsteady):
+        def open(self) -> None:
+            if self.opened:
+                raise MissingDependency("a driver is missing")
+            super().open()
+
+    capture = Capture(Broken(2, SourceError("gone")), reopen=True, backoff=at_once())
+    with capture:
+        assert capture.get(LATE) is not None
+        with pytest.raises(MissingDependency):
+            capture.get(LATE)
+
+
+def test_stop_does_not_wait_for_the_next_try() -> None:
+    capture = Capture(Unsteady(2, SourceError("gone")), reopen=True, backoff=Backoff(first=1000.0, longest=1000.0))
+    capture.start()
+    assert capture.get(LATE) is not None
+    start = time.monotonic()
+    capture.stop()
+    assert time.monotonic() - start < 1.0
+    assert capture.error is None

@@ -15,7 +15,7 @@ import av
 import pytest
 
 from pipeline.demo import edge_process, run_demo
-from splitrtc_errors import ProcessFailed, SinkError, SourceError
+from splitrtc_errors import BadArgument, ProcessFailed, SinkError, SourceError
 
 pytestmark = pytest.mark.e2e
 
@@ -26,10 +26,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def test_the_demo_leaves_what_it_promises(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "deep" / "out"
-    summary = run_demo("testsrc", 1.0, out)
+    summary = run_demo("testsrc", 1.0, out, "rtt=20")
     assert {path.name for path in out.iterdir()} == {"demo.mp4", "demo.jsonl", "demo.json", "latency.png"}
     assert json.loads((out / "demo.json").read_text(encoding="utf-8")) == summary
     assert summary["frames_answered"] > 0
+    assert summary["link"]["up"]["delivered_bytes"] > 0
     lines = [json.loads(line) for line in (out / "demo.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == summary["frames_produced"]
     with av.open(str(out / "demo.mp4")) as container:
@@ -88,6 +89,12 @@ def test_a_ue_that_fails_is_the_demos_failure_with_its_exit_code(
         run_demo(str(tmp_path / "no such.mp4"), None, tmp_path)
     assert failed.value.exit_code == SourceError.exit_code
     assert "no such.mp4" in capfd.readouterr().err
+
+
+def test_a_link_that_cannot_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(BadArgument, match="loss=1"):
+        run_demo("clip", None, tmp_path / "out", "loss=1")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -118,3 +118,16 @@ def test_a_cache_that_cannot_be_written_is_told(point: OperatingPoint, tmp_path:
     in_the_way.write_text("")
     with pytest.raises(UserError, match="SPLITRTC_CACHE"):
         DevicePart(point, PartitionStore(in_the_way), provider="cpu", threads=1, max_payload=1000)
+
+
+def test_for_a_new_session_it_counts_from_one_and_keeps_the_head(point: OperatingPoint) -> None:
+    old = device_of(point)
+    old.process(frame())
+    old.acknowledge(answer(1, [True]))
+    new = old.for_new_session()
+    assert (new.point, new.partition, new.provider) == (old.point, old.partition, old.provider)
+    assert new._head is old._head
+    assert new._encoder is not old._encoder
+    assert not new._acknowledgements
+    assert [new.process(frame()).frame_id for _ in range(2)] == [1, 2]
+    assert old.process(frame()).frame_id == 2

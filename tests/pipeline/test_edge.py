@@ -20,7 +20,7 @@ from pipeline.offers import points
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
 from rtc import Peer
-from signaling import SignalingClient, attributes_of
+from signaling import SignalingClient, attributes_of, new_resume_id, resume_attribute
 from splitrtc_errors import (
     BadArgument,
     ConnectionLost,
@@ -40,7 +40,7 @@ Until = Any
 @pytest.fixture(autouse=True)
 def _patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
-    monkeypatch.setattr("pipeline.ue.FRAMES_WAITED_FOR", 100.0)
+    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
 
 
 def ue(url: str, **settings: Any) -> UeSession:
@@ -270,3 +270,64 @@ async def test_serving_until_the_signal(tmp_path: Path, until: Until) -> None:
 async def test_a_ready_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="cannot write the ready file"):
         await serve_until_stopped(EdgeSettings("127.0.0.1:0"), tmp_path / "nowhere" / "ready.json")
+
+
+# Who comes back.
+
+
+def resuming_offer(device: Any, resume_id: str) -> list[tuple[str, str]]:
+    return [*attributes_of([device.point.offer(30.0)]), resume_attribute(resume_id)]
+
+
+async def come(stack: AsyncExitStack, edge: Edge, device: Any, resume_id: str) -> Peer:
+    """A UE that has been answered."""
+    client = await stack.enter_async_context(SignalingClient(edge.url))
+    peer = await stack.enter_async_context(Peer(bind="127.0.0.1"))
+    await peer.accept_answer(await client.connect(await peer.create_offer(resuming_offer(device, resume_id))))
+    return peer
+
+
+async def test_a_resume_id_frees_only_the_slot_of_its_own_session(device: Any) -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", max_sessions=2)) as edge, AsyncExitStack() as stack:
+        mine, others = new_resume_id(), new_resume_id()
+        first = await come(stack, edge, device, mine)
+        other = await come(stack, edge, device, others)
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        first.on_closed = ended.set_result
+        await first.opened(WAIT)
+        with pytest.raises(EdgeFull):
+            await come(stack, edge, device, new_resume_id())
+        assert (first.closed.is_set(), other.closed.is_set()) == (False, False)
+        again = await come(stack, edge, device, mine)
+        async with asyncio.timeout(WAIT):
+            await ended
+            await again.opened(WAIT)
+            await other.opened(WAIT)
+        assert edge.sessions == 2
+        assert edge.outcomes["sessions_replaced"] == 1
+        assert edge.outcomes["sessions_refused"] == 1
+
+
+async def test_an_offer_without_a_resume_id_replaces_nobody(device: Any) -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0")) as edge, AsyncExitStack() as stack:
+        for _ in range(2):
+            client = await stack.enter_async_context(SignalingClient(edge.url))
+            peer = await stack.enter_async_context(Peer(bind="127.0.0.1"))
+            await client.connect(await peer.create_offer(attributes_of([device.point.offer(30.0)])))
+        assert edge.sessions == 2
+        assert edge.outcomes["sessions_replaced"] == 0
+
+
+async def test_a_malformed_resume_id_is_refused(edge: Edge, device: Any) -> None:
+    async with AsyncExitStack() as stack:
+        with pytest.raises(Rejected, match="ai-resume: expected 32 lower-case hex digits"):
+            await come(stack, edge, device, "me")
+    assert edge.sessions == 0
+
+
+async def test_one_that_comes_twice_at_once_cannot_get_around_the_limit(device: Any) -> None:
+    async with Edge(EdgeSettings("127.0.0.1:0", max_sessions=2)) as edge, AsyncExitStack() as stack:
+        mine = new_resume_id()
+        came = await asyncio.gather(*(come(stack, edge, device, mine) for _ in range(6)), return_exceptions=True)
+        assert {type(outcome) for outcome in came} <= {Peer, EdgeFull}
+        assert 1 <= edge.sessions <= 2

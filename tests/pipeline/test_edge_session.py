@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -94,16 +95,23 @@ async def test_a_parameter_set_that_was_not_agreed_on_is_refused(
 
 
 async def test_an_incomplete_frame_is_answered_at_its_deadline_with_what_arrived(
-    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray], until: Until
 ) -> None:
     async with connect_stub_ue(edge.url) as ue:
         await ue.announce(ue.parameters(deadline_ms=300))
+        ue.send(ue.units(pictures[0]))
+        assert (await ue.result()).status is Status.OK
         units = ue.units(pictures[0])
         ue.send(units[1:])
         result = await ue.result()
         assert (result.status, result.output_kind) == (Status.INCOMPLETE, OUTPUT_DETECTIONS)
         assert result.received_flags() == [False] + [True] * (len(units) - 1)
         assert 0 < result.concealed < 1
+        # From now on a result may be lost, too.
+        assert ue.results_repeated <= 1
+        ue.send(ue.units(pictures[0]))
+        assert (await ue.result()).status is Status.OK
+        await until(lambda: ue.results_repeated == 2)
 
 
 async def test_of_frames_that_come_too_fast_each_is_answered_once(
@@ -122,6 +130,68 @@ async def test_of_frames_that_come_too_fast_each_is_answered_once(
         assert Status.SUPERSEDED in statuses.values()
         superseded = [result for result in results if result.status is Status.SUPERSEDED]
         assert all(result.output_kind == OUTPUT_NONE and result.tail_us == 0 for result in superseded)
+
+
+async def test_an_older_frame_never_takes_the_place_of_a_newer_one(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+) -> None:
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters())
+        older, newer = ue.units(pictures[0]), ue.units(pictures[1])
+        ue.send(newer)
+        ue.send(older[:1])  # held up on its way
+        results = {result.frame_id: result.status for result in [await ue.result(), await ue.result()]}
+        assert results == {1: Status.SUPERSEDED, 2: Status.OK}
+
+
+@contextlib.asynccontextmanager
+async def busy(edge: Edge) -> AsyncIterator[None]:
+    """All threads of the edge compute for others."""
+    free = threading.Event()
+    count = edge.settings.workers or 1
+    started = asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+
+    def compute() -> None:
+        loop.call_soon_threadsafe(started.release)
+        assert free.wait(WAIT)
+
+    jobs = [asyncio.create_task(edge._pool.workers.run(compute)) for _ in range(count)]
+    for _ in jobs:
+        await started.acquire()
+    try:
+        yield
+    finally:
+        free.set()
+        await asyncio.gather(*jobs)
+
+
+async def test_a_frame_gives_way_to_a_newer_one_until_it_is_begun(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+) -> None:
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters())
+        async with busy(edge):
+            ue.send(ue.units(pictures[0]))
+            ue.send(ue.units(pictures[1]))
+            first = await ue.result()
+            assert (first.frame_id, first.status) == (1, Status.SUPERSEDED)
+        second = await ue.result()
+        assert (second.frame_id, second.status) == (2, Status.OK)
+
+
+async def test_a_frame_that_waited_too_long_for_a_thread_is_late(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+) -> None:
+    async with connect_stub_ue(edge.url) as ue:
+        await ue.announce(ue.parameters(budget_ms=50))
+        async with busy(edge):
+            ue.send(ue.units(pictures[0]))
+            sent = time.monotonic()
+            while time.monotonic() < sent + 0.1:  # round trips until the budget is used up for sure
+                await ue.announce(ue.parameters(2, partition=32 * "0"))
+        result = await ue.result()
+        assert (result.status, result.output_kind) == (Status.LATE, OUTPUT_NONE)
 
 
 async def test_a_frame_whose_time_is_over_is_answered_as_late(

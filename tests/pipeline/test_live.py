@@ -30,7 +30,24 @@ async def test_a_run_is_summed_up(edge: Edge, tmp_path: Path) -> None:
     assert 0 < summary["connect_s"] < WAIT
     assert 0 < summary["frames_answered"] <= summary["frames_produced"] == sum(summary["outcomes"].values())
     assert summary["sinks"][str(lines)] == {"written": summary["frames_produced"], "dropped": 0, "error": None}
+    assert "link" not in summary
+    seen = summary["link_statistics"]
+    assert seen["frames_answered"] >= summary["frames_answered"]
+    assert seen["goodput"] > 0
+    assert 0 < seen["network_p50"] < seen["age_p50"] < WAIT
     assert edge.sessions == 0
+
+
+async def test_a_run_over_an_emulated_link(edge: Edge) -> None:
+    link = "rtt=50"
+    summary = await play(settings(edge, link=link), "testsrc", sinks=[], seconds=0.5, repeat=False, table=False)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    carried = summary["link"]
+    assert carried["settings"] == link
+    # All of it went that way, and took its time.
+    assert carried["up"]["delivered_bytes"] > summary["bytes_per_frame"] * summary["frames_answered"] > 0
+    assert carried["down"]["delivered_bytes"] > 0
+    assert summary["link_statistics"]["network_p50"] >= 0.049
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

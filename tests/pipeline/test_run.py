@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +16,7 @@ from pipeline import run as run_module
 from pipeline.device import CodedFrame
 from pipeline.frames import Frame
 from pipeline.outcome import FrameResult
-from pipeline.run import Run
+from pipeline.run import Lanes, Run
 from pipeline.sinks import Sink, StreamInfo
 from pipeline.sources import open_source
 from pipeline.uplink import Finish
@@ -29,9 +31,7 @@ class LocalLane:
     """A lane without an edge: every frame is answered as soon as it is submitted, unless ``hold`` is set."""
 
     def __init__(self) -> None:
-        self.worker = ThreadPoolExecutor(1, "head")
-        self.chores = ThreadPoolExecutor(1, "chores")
-        self.budget = 10.0
+        self.lanes = Lanes(ThreadPoolExecutor(1, "head"), ThreadPoolExecutor(1, "chores"), 10.0, self)
         self.hold = False
         self.held: list[tuple[Frame, Finish]] = []
         self.forgotten = 0
@@ -44,7 +44,7 @@ class LocalLane:
         self._settled = asyncio.Event()
 
     def start(self, source: Any, *sinks: Sink, **options: Any) -> Run:
-        self.run = Run(self, open_source(source), sinks, **options)
+        self.run = Run(self.lanes, open_source(source), sinks, **options)
         return self.run
 
     def process(self, frame: Frame) -> CodedFrame:
@@ -76,8 +76,8 @@ class LocalLane:
         self.forgotten += 1
 
     def close(self) -> None:
-        self.worker.shutdown()
-        self.chores.shutdown()
+        self.lanes.worker.shutdown()
+        self.lanes.chores.shutdown()
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ async def test_frames_that_gave_way_to_newer_ones_are_told_of_when_asked_for(lan
 
 async def test_a_frame_that_is_too_old_when_the_device_comes_to_it_is_dropped(lane: LocalLane, make_feed: Any) -> None:
     feed = make_feed()
-    lane.budget = 0.0
+    lane.lanes.budget = 0.0
     run = lane.start(feed, every=True)
     feed.give(GREY)
     (result,) = await take(run, 1)
@@ -372,3 +372,115 @@ async def test_what_nobody_foresaw_ends_the_run_and_is_told(lane: LocalLane, mak
         async with asyncio.timeout(WAIT):
             await run.wait()
     assert run.over
+
+
+# Lanes that come and go.
+
+
+class ShortLane:
+    """A lane that can end. It answers some frames at once, and some only when it is told to."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.over = False
+        self.answered = 0
+        self._rng = rng
+        self._mine: list[CodedFrame] = []
+        self._open: list[tuple[Frame, Finish]] = []
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    def process(self, frame: Frame) -> CodedFrame:
+        coded = CodedFrame(frame.index + 1, EncodedFrame([b""], True, None), 0.0, 0.0, 0.0, 0.0)
+        self._mine.append(coded)
+        return coded
+
+    def submit(self, frame: Frame, coded: CodedFrame, finish: Finish) -> None:
+        assert any(coded is mine for mine in self._mine), "a frame that was coded for another lane"
+        if self.over:
+            finish(FrameResult(frame=frame, status="skipped", dropped_at="link"))
+            return
+        self._settled.clear()
+        self._open.append((frame, finish))
+        if self._rng.random() < 0.5:
+            self.answer()
+
+    def answer(self) -> None:
+        self._close("ok", None)
+
+    def end(self) -> None:
+        self.over = True
+        self._close("lost", "network")
+
+    def _close(self, status: Any, where: str | None) -> None:
+        for frame, finish in self._open:
+            self.answered += status == "ok"
+            found = NOTHING_FOUND if status == "ok" else None
+            finish(FrameResult(frame=frame, status=status, dropped_at=where, detections=found))
+        self._open.clear()
+        self._settled.set()
+
+    async def settle(self) -> None:
+        await self._settled.wait()
+
+    def forget(self) -> None:
+        self._open.clear()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whenever_lanes_come_and_go_each_frame_ends_once(lane: LocalLane, make_feed: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    feed, frames, lanes = make_feed(), 0, [ShortLane(rng)]
+    lane.lanes.current = lanes[0]
+    lane.run = run = Run(lane.lanes, open_source(feed), every=True)
+    for _ in range(150):
+        match rng.choice(("frame", "frame", "frame", "turns", "turns", "answers", "loss", "loss noticed", "return")):
+            case "frame":
+                feed.give(GREY)
+                frames += 1
+            case "turns":
+                await asyncio.sleep(rng.choice((0, 0, 0.001)))  # any moment will do
+            case "answers":
+                lanes[-1].answer()
+            case "loss":  # of which the run does not know yet
+                lanes[-1].end()
+            case "loss noticed":
+                lanes[-1].end()
+                lane.lanes.current = None
+            case "return" if lanes[-1].over:
+                lanes.append(ShortLane(rng))
+                lane.lanes.current = lanes[-1]
+    feed.give(None)
+    ended: list[FrameResult] = []
+    async with asyncio.timeout(WAIT):
+        while not run.over:
+            lanes[-1].answer()
+            await asyncio.sleep(0.001)  # as an edge would, some time
+        ended += [result async for result in run]
+    assert sorted([result.frame.index for result in ended]) == list(range(frames))
+    assert run.unread == 0
+    assert run.summary.produced == frames
+    assert run.summary.outcomes["ok"] == sum(one.answered for one in lanes)
+    lane.forgotten += 1
+
+
+async def test_without_a_lane_frames_are_skipped_and_the_head_rests(lane: LocalLane, make_feed: Any) -> None:
+    feed = make_feed()
+    run = lane.start(feed, every=True)
+    lane.lanes.current = None
+    feed.give(GREY)
+    (result,) = await take(run, 1)
+    assert (result.status, result.dropped_at) == ("skipped", "link")
+    assert not lane.busy.is_set()
+    lane.lanes.current = lane
+    feed.give(GREY, None)
+    assert [result.status for result in await rest(run)] == ["ok"]
+
+
+async def test_the_summary_tells_of_the_session_and_the_source(lane: LocalLane, make_feed: Any) -> None:
+    feed = make_feed()
+    run = lane.start(feed)
+    lane.lanes.outages.begin("nothing heard", time.monotonic())
+    told = run.to_json()
+    assert (told["reconnects"], told["disconnected"], told["source_reopened"]) == (0, "nothing heard", 0)
+    feed.give(GREY, None)
+    await rest(run)

@@ -255,3 +255,15 @@ def test_the_keyword_arguments_are_the_settings(settings: Any, options: Any) -> 
 def test_settings_load_no_network_library() -> None:
     code = "import sys, pipeline.settings as s; s.UeSettings('ws://x'); sys.exit('aiortc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_link_is_checked_at_once() -> None:
+    assert UeSettings("ws://localhost:8787", link="rtt=40,loss=1%,rate=5M").link is not None
+    with pytest.raises(BadArgument, match="rate=fast"):
+        UeSettings("ws://localhost:8787", link="rate=fast")
+
+
+def test_a_link_stands_on_one_address() -> None:
+    with pytest.raises(BadArgument, match="give --bind"):
+        UeSettings("ws://gpu-box:8787", link="rtt=40")
+    assert UeSettings("ws://gpu-box:8787", link="rtt=40", bind="192.0.2.7").media_bind == "192.0.2.7"

@@ -50,6 +50,36 @@ def test_it_says_what_became_of_the_frames(make_result: Make) -> None:
     assert "dropped at network: 1" in text
 
 
+def test_it_says_how_the_session_and_the_source_held() -> None:
+    console = Console(file=io.StringIO(), width=200)
+
+    def shown(**told: Any) -> str:
+        with console.capture() as capture:
+            console.print(summary_table({**Summary().to_json(), **told}, "a run"))
+        return capture.get()
+
+    steady = shown(reconnects=0, disconnected_s=0.0, disconnected=None, source_reopened=0)
+    assert not [word for word in ("reconnects", "session", "source") if word in steady]
+    text = shown(reconnects=2, disconnected_s=3.25, disconnected="nobody there", source_reopened=1)
+    assert "; reconnects: 2, without a session for 3.2 s; source opened again: 1" in text
+    assert "no session: nobody there; trying again" in text
+
+
+def test_it_says_what_is_known_of_the_link() -> None:
+    console = Console(file=io.StringIO(), width=120)
+
+    def shown(seen: dict[str, float]) -> str:
+        with console.capture() as capture:
+            console.print(summary_table({**Summary().to_json(), "link_statistics": seen}, "a run"))
+        return " ".join(capture.get().split())
+
+    assert "link: goodput 0.00 Mbit/s" in shown({"goodput": 0.0})
+    known = {"goodput": 2.16e6, "slice_loss": 0.012, "network_p50": 0.0421, "age_p50": 0.0612, "age_p95": 0.08}
+    line = "link: goodput 2.16 Mbit/s, slices lost 1.2 %, network 42.1 ms, age 61.2 ms, p95 80.0 ms"
+    assert line in shown(known)
+    assert "link:" not in text_of(Summary())
+
+
 def test_brackets_in_a_title_are_no_markup() -> None:
     assert "cut [/red] at [bold]x" in " ".join(text_of(Summary(), "cut [/red] at [bold]x").split())
 
@@ -59,7 +89,7 @@ def test_the_live_table_shows_the_last_state_on_stderr(
 ) -> None:
     monkeypatch.setattr(table, "REFRESH_SECONDS", 0.001)
     summary = Summary()
-    with LiveTable(summary, "a run"):
+    with LiveTable(summary.to_json, "a run"):
         summary.add(make_result())
     shown = capfd.readouterr()
     assert shown.out == ""
@@ -71,19 +101,18 @@ def test_the_live_table_is_drawn_while_it_lasts(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(table, "REFRESH_SECONDS", 0.001)
     drawn = threading.Semaphore(0)
 
-    class Watched(Summary):
-        def to_json(self) -> dict[str, Any]:
-            drawn.release()
-            return super().to_json()
+    def watched() -> dict[str, Any]:
+        drawn.release()
+        return Summary().to_json()
 
-    with LiveTable(Watched(), "a run"):
+    with LiveTable(watched, "a run"):
         assert drawn.acquire(timeout=5)
         assert drawn.acquire(timeout=5)
 
 
 def test_the_live_table_ends_with_its_context_when_that_fails() -> None:
     with pytest.raises(ZeroDivisionError):
-        with LiveTable(Summary(), "a run"):
+        with LiveTable(Summary().to_json, "a run"):
             raise ZeroDivisionError
     assert not [thread for thread in threading.enumerate() if thread.name == "table"]
 

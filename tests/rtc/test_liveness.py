@@ -50,3 +50,27 @@ def test_periods_can_be_chosen() -> None:
     life = Liveness(0.0, timeout=0.25, heartbeat=0.125)
     assert life.heartbeat_due(0.125)
     assert life.lost(0.25)
+
+
+def test_who_stood_still_himself_gives_the_peer_another_chance() -> None:
+    life = Liveness(0.0)
+    life.woke(10.0)  # it should have been 0.5
+    assert not life.lost(10.0)
+    assert life.heartbeat_due(10.0)
+    life.woke(life.next_event())
+    assert life.lost(12.0)
+
+
+def test_who_is_only_a_little_late_gives_none() -> None:
+    life = Liveness(0.0)
+    life.sent(1.5)
+    life.woke(2.2)
+    assert life.lost(2.2)
+
+
+def test_a_clock_that_jumps_back_keeps_nobody_from_heartbeats_and_from_noticing_silence() -> None:
+    life = Liveness(1000.0)
+    life.woke(10.0)
+    assert life.next_event() == 10.0 + HEARTBEAT
+    assert not life.lost(10.0 + TIMEOUT - 0.01)
+    assert life.lost(10.0 + TIMEOUT)

@@ -378,16 +378,23 @@ async def test_silent_peer_is_lost(connect: Connect) -> None:
             await ue.opened(SECONDS)
 
 
-async def test_own_standstill_is_not_the_peers_silence(connect: Connect) -> None:
-    jump = [0.0]
-    async with Peer(bind=LOOPBACK, clock=lambda: time.monotonic() + jump[0]) as ue, Peer(bind=LOOPBACK) as edge:
+@pytest.mark.parametrize("jump", [3_600.0, -3_600.0])
+async def test_a_jump_of_the_clock_is_not_the_peers_silence(connect: Connect, jump: float) -> None:
+    """Forwards, as after a standstill of this side; or backwards."""
+    offset = [10_000.0]
+    async with Peer(bind=LOOPBACK, clock=lambda: time.monotonic() + offset[0]) as ue, Peer(bind=LOOPBACK) as edge:
         await connect(ue, edge)
         units = Inbox()
         edge.on_intermediate = units.put
-        jump[0] = 3_600.0
-        # The heartbeat comes from the same look at the clock that would have found the peer lost.
-        assert parse_unit(await units.get()).capture_us / 1e6 > time.monotonic() + 3_000
+        offset[0] += jump
+        # The heartbeat comes from the same look at the clock that would have found the peer lost. And the next ones.
+        for _ in range(2):
+            seconds = parse_unit(await units.get()).capture_us / 1e6
+            assert seconds == pytest.approx(time.monotonic() + offset[0], abs=SECONDS)
         assert not ue.closed.is_set()
+        # Real silence is still noticed.
+        await edge.close()
+        await asyncio.wait_for(ue.closed.wait(), SECONDS)
 
 
 async def test_no_heartbeat_behind_messages_that_wait(pair: Pair) -> None:

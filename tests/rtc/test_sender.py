@@ -254,3 +254,17 @@ async def test_sending_without_anybody_to_tell(pair: tuple[Peer, Peer]) -> None:
     sender.offer(real_frame(3, 2))
     assert [(await receiver.frame()).frame_id for _ in range(2)] == [1, 3]
     assert sender.counters.dropped[DropReason.REPLACED] == 1
+
+
+async def test_expiry_is_noticed_when_asked_for_though_nothing_moves() -> None:
+    now = 0.0
+    dropped: list[Dropped] = []
+    async with Peer(bind="127.0.0.1") as ue:
+        await ue.create_offer()
+        sender = UnitSender(ue._channels[1], clock=lambda: now, on_dropped=dropped.append)
+        sender.offer(OutgoingFrame(1, [b"unit"], deadline=1.0))
+        sender.expire()
+        assert dropped == []
+        now = 1.0
+        sender.expire()
+        assert dropped == [Dropped(1, DropReason.EXPIRED, 0)]

@@ -143,6 +143,9 @@ async def test_other_servers_are_no_edge() -> None:
     async def overloaded(_: web.Request) -> web.Response:
         return web.Response(status=503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
 
+    async def gateway(_: web.Request) -> web.Response:
+        return web.Response(status=502)
+
     async def chat(request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse()
         await ws.prepare(request)
@@ -156,6 +159,9 @@ async def test_other_servers_are_no_edge() -> None:
         with pytest.raises(EdgeFull) as raised:
             await SignalingClient(address).__aenter__()
         assert raised.value.retry_after is None
+    async with answering(gateway) as address:
+        with pytest.raises(Unreachable, match="no edge behind it"):
+            await SignalingClient(address).__aenter__()
     async with answering(chat) as address:
         with pytest.raises(ProtocolError, match="sub-protocol"):
             await SignalingClient(address).__aenter__()

@@ -66,8 +66,8 @@ MESSAGES: st.SearchStrategy[ControlMessage] = st.one_of(
         direction=st.sampled_from(["up", "down"]),
         model=st.just(DIGEST),
         partition=st.just("cd" * 16),
-        variant=PRINTABLE.filter(bool),
-        profile=PRINTABLE.filter(bool),
+        variant=st.sampled_from(["fp32", "A.b_c-4", "v" * 32]),
+        profile=st.sampled_from(["raw", "klt:step=1.5,rank=24"]),
         calibration=st.sampled_from([None, DIGEST]),
         tensors=st.lists(TENSORS, min_size=1, max_size=3, unique_by=lambda tensor: tensor.name)
         .filter(lambda tensors: sum(tensor.elements for tensor in tensors) <= 2**26)
@@ -157,8 +157,11 @@ def test_long_texts_are_cut_and_made_printable() -> None:
         {"model": None},
         {"partition": "cd"},
         {"variant": ""},
-        {"variant": "v" * 65},
+        {"variant": "v" * 33},
+        {"variant": "two words"},
         {"profile": ""},
+        {"profile": "Q4"},
+        {"profile": "p:" + ",".join(["k=v"] * 32)},
         {"calibration": "none"},
         {"calibration": 0},
         {"deadline_ms": 0},

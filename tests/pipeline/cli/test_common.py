@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pipeline.cli.common import MAX_TOKEN_FILE, Group, echo_json, option, read_token, run_async
 from splitrtc_errors import BadArgument
@@ -111,3 +112,25 @@ def test_a_coroutine_is_run_with_or_without_uvloop(monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     pytest.importorskip("uvloop")
     assert run_async(main()).startswith("uvloop")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "token"),
+    [
+        (["--token-file"], {"SPLITRTC_TOKEN": "other"}, "secret"),
+        (["--token", "given"], {"SPLITRTC_TOKEN_FILE": "file"}, "given"),
+    ],
+)
+def test_a_flag_counts_more_than_the_environment(
+    token_file: Path, flags: list[str], environment: dict[str, str], token: str
+) -> None:
+    @click.command()
+    @option("--token")
+    @option("--token-file", type=click.Path(path_type=Path))
+    def command(token: str | None, token_file: Path | None) -> None:
+        click.echo(read_token(token, token_file))
+
+    token_file.write_text("secret")
+    words = [*flags, str(token_file)] if flags[-1] == "--token-file" else flags
+    variables = {name: str(token_file) if value == "file" else value for name, value in environment.items()}
+    assert CliRunner().invoke(command, words, env=variables).output.strip() == token

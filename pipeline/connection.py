@@ -1,0 +1,240 @@
+"""One negotiated session with an edge: signalling, the peer connection, the parameter set, and the lane for frames.
+
+A `UeSession` has one; with ``reconnect`` it has several, one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pipeline.offers import VARIANT
+from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
+from pipeline.uplink import Uplink
+from rtc import Peer, RelayThread, intermediate_attributes, parse_link
+from signaling import (
+    Bye,
+    ParameterSet,
+    ParameterSetAck,
+    ParameterSetReject,
+    ParameterSetReleased,
+    PeerFailure,
+    SentSets,
+    SignalingClient,
+    attributes_of,
+    check_answer,
+    offers_of,
+    parse_control,
+    resume_attribute,
+    serialise_control,
+)
+from signaling.control import MAX_DEADLINE_MS
+from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
+
+if TYPE_CHECKING:
+    from pipeline.device import DevicePart
+    from pipeline.parts import DeviceParts
+    from signaling import ControlMessage, SplitOffer
+    from signaling.client import Ending
+
+__all__ = ["Connection"]
+
+logger = logging.getLogger(__name__)
+
+FRAMES_WAITED_FOR = 6
+"""Frame periods after its first slice for which the edge waits for the rest of a frame at most.
+
+Usually it gives up much earlier, when no more of it is to be expected. This is for a link that has become so slow that
+a frame takes longer than lately."""
+
+
+class Connection:
+    """From the first word of signalling to the goodbye. Made, used and closed in the thread of the event loop."""
+
+    def __init__(self, settings: UeSettings, parts: DeviceParts, resume_id: str, counters: Counter[str]) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            settings: where the edge is, and what is wanted of it.
+            parts: what the device can offer, and do.
+            resume_id: by which the edge knows that this connection takes the place of an earlier one.
+            counters: counts what came and could not be used, by kind.
+        """
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when the session is over: nothing in flight will be answered."""
+        self._settings = settings
+        self._parts = parts
+        self._resume_id = resume_id
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._stack = contextlib.AsyncExitStack()
+        self._peer: Peer
+        self._relay: RelayThread | None = None
+        self._sets = SentSets()
+        self._set: ParameterSet | None = None
+        self._set_answered = asyncio.Event()
+        self._uplink: Uplink | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Timeout | None = None
+        self._waiting_for = ""
+
+    @property
+    def lane(self) -> Uplink:
+        """The way for frames. Exists from when `open` has returned."""
+        assert self._uplink is not None, "the connection was never opened"
+        return self._uplink
+
+    @property
+    def link(self) -> dict[str, Any] | None:
+        """What the emulated link has done so far, as plain values; None without one."""
+        if self._relay is None:
+            return None
+        return {"settings": self._settings.link, **self._relay.to_json()}
+
+    async def close(self) -> None:
+        """Say goodbye and free everything. May be called again, and at any time."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # Shielded, because a close of which half is done could not be resumed.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._set is not None:
+            self._say(Bye("the UE ends the session"))
+        self._end("the session was closed")
+        await self._stack.aclose()
+
+    # Connecting (TR 26.927 clause 5.3.5, steps 3 to 13).
+
+    async def open(self) -> None:
+        """Connect; whatever it raises, everything is free then.
+
+        Raises Unreachable, NegotiationTimeout, ConnectionLost, a kind of Rejected, ProtocolError, UnknownModel or
+        ModelError.
+        """
+        try:
+            await self._connect_in_time()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _connect_in_time(self) -> None:
+        limit = self._settings.timeout
+        try:
+            async with asyncio.timeout(limit) as self._connecting:
+                await self._connect()
+        except NegotiationTimeout:
+            raise
+        except TimeoutError as error:
+            if self.ended.done():
+                raise ConnectionLost(self.ended.result()) from error
+            raise NegotiationTimeout(f"no session within {limit:g} s: {self._waiting_for}") from error
+        finally:
+            self._connecting = None
+
+    async def _connect(self) -> None:
+        settings = self._settings
+        self._waiting_for = "no connection to the edge"
+        offered = await self._parts.offered()
+        fps = settings.fps or DEFAULT_FPS
+        # The likely head loads while the network does its part.
+        self._parts.preload()
+        client = SignalingClient(settings.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
+        signaling = await self._stack.enter_async_context(client)
+        signaling.closed.add_done_callback(self._on_signaling_closed)
+        peer = Peer([ice_server(url) for url in settings.ice_servers], settings.media_bind)
+        self._peer = await self._stack.enter_async_context(peer)
+        peer.on_control = self._on_control
+        peer.on_closed = self._end
+        offers = [point.offer(fps) for point in offered]
+        attributes = [*attributes_of(offers), resume_attribute(self._resume_id)]
+        self._waiting_for = "the edge did not answer the offer"
+        offer = await peer.create_offer(attributes)
+        if settings.link is not None:
+            assert settings.media_bind is not None  # the settings have seen to that
+            relay = RelayThread(parse_link(settings.link), settings.media_bind)
+            self._relay = await self._stack.enter_async_context(relay)
+            offer = await self._relay.rewrite(offer, "ue")
+        answer = await signaling.connect(offer)
+        active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
+        if self._relay is not None:
+            answer = await self._relay.rewrite(answer, "edge")
+        await peer.accept_answer(answer)
+        device = await self._device_for(active)
+        self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
+        await peer.opened(settings.timeout)
+        self._waiting_for = "the edge did not acknowledge the parameter set"
+        set_id = await self._announce(device, active.fps)
+        threshold = device.point.card.decoding.display_score if settings.threshold is None else settings.threshold
+        self._uplink = Uplink(
+            peer, device, set_id, budget=settings.budget, threshold=threshold, counters=self._counters
+        )
+
+    async def _device_for(self, active: SplitOffer) -> DevicePart:
+        """The device's part for what the edge chose. Not under the time limit: it is slow the first time."""
+        assert self._connecting is not None
+        if not self.ended.done():  # else it is due already
+            self._connecting.reschedule(None)
+        device = await self._parts.get(active)
+        if self.ended.done():
+            raise ConnectionLost(self.ended.result())
+        self._connecting.reschedule(self._loop.time() + self._settings.timeout)
+        return device
+
+    async def _announce(self, device: DevicePart, fps: float) -> int:
+        """Announce the parameter set and wait until it may be used; returns its id."""
+        point = device.point
+        self._set = self._sets.announce(
+            ParameterSet(
+                id=0,
+                direction="up",
+                model=point.card.digest,
+                partition=point.partition,
+                variant=VARIANT,
+                profile=point.profile,
+                calibration=point.calibration.digest if point.calibration else None,
+                tensors=device.partition.crossing,
+                deadline_ms=min(round(FRAMES_WAITED_FOR / fps * 1000) or 1, MAX_DEADLINE_MS),
+                budget_ms=round(self._settings.budget * 1000),
+            )
+        )
+        self._say(self._set)
+        await self._set_answered.wait()
+        if not self._sets.usable(self._set.id):
+            raise ProtocolError("the edge refused the parameter set that follows from its own answer")
+        return self._set.id
+
+    def _say(self, message: ControlMessage) -> None:
+        with contextlib.suppress(ConnectionLost):  # on_closed has told, or will
+            self._peer.send_control(serialise_control(message))
+
+    # The peer's word, and the end.
+
+    def _on_control(self, text: str) -> None:
+        match parse_control(text):
+            case ParameterSetAck() | ParameterSetReject() | ParameterSetReleased() as message:
+                if self._sets.receive(message) is not None:
+                    self._set_answered.set()
+            case PeerFailure(code, detail):
+                logger.warning("the edge reports %s: %s", code, detail)
+            case Bye(reason):
+                self._end(f"the edge said goodbye: {reason}")
+            case _:
+                self._counters["ignored_control_messages"] += 1
+
+    def _on_signaling_closed(self, ending: asyncio.Future[Ending]) -> None:
+        # The loss of the socket alone ends nothing; only the edge's word does.
+        if not ending.cancelled() and ending.result() == "closed":
+            self._end("the edge closed the session")
+
+    def _end(self, reason: str) -> None:
+        if self.ended.done():
+            return
+        self.ended.set_result(reason)
+        if self._connecting is not None and not self._connecting.expired():
+            self._connecting.reschedule(self._loop.time())
+        if self._uplink is not None:
+            self._uplink.end()
