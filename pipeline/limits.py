@@ -22,7 +22,7 @@ MIN_UNITS = 16
 """Units that are granted for a frame which would fill fewer: slices may be smaller than a unit can hold."""
 BURST = 2.0
 """Seconds of its rate that a UE may send at once: what a network held back comes all at once."""
-CONTROL_RATE = 50.0
+CONTROL_RATE = 200.0
 """Control messages per second; an honest UE sends a few in all."""
 PATIENCE = 2.0
 """Seconds of its rate that a UE may send in vain, all of it beyond the limit, before its session is ended."""

@@ -200,7 +200,7 @@ async def test_one_hostile_ue_harms_none_of_the_others(
     attack: Attack, connect_stub_ue: Connect, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if attack in (flooding, talking):  # so that it exceeds them within a second
-        for name, value in {"GENEROSITY": 0.5, "BURST": 0.5, "PATIENCE": 0.5}.items():
+        for name, value in {"GENEROSITY": 0.5, "BURST": 0.5, "PATIENCE": 0.5, "CONTROL_RATE": 50.0}.items():
             monkeypatch.setattr(limits, name, value)
 
     async def behave(url: str, ready: asyncio.Barrier) -> list[Status]:
