@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import signal
 from itertools import islice
 
@@ -77,7 +78,13 @@ def test_a_hang_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_growth_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
-    outcome = fuzz.run(broken(lambda _: kept.append(bytearray(b"x" * 100_000))), 1000)
+
+    def keep(_: bytes) -> None:
+        memory = mmap.mmap(-1, 100_000)  # from the system: the heap of a long test run may have as much to spare
+        memory.write(b"x" * 100_000)
+        kept.append(memory)
+
+    outcome = fuzz.run(broken(keep), 1000)
     assert "memory grew" in outcome.failures[0]
     assert outcome.growth_mb > 50
 
