@@ -211,6 +211,7 @@ class Run:
         run = self._loop.run_in_executor
         # The capture first: that frees a worker which waits for the next frame.
         await run(self._lanes.chores, self._capture.stop)
+        await self._capture.source.settle()
         if (lane := self._lanes.current) is not None:
             lane.forget()
         await run(self._lanes.chores, self._close_sinks)

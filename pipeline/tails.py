@@ -60,6 +60,7 @@ class TailPool:
         self._provider = provider
         self._threads = threads
         self._entries: dict[str, _Entry] = {}
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -112,5 +113,9 @@ class TailPool:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
-        await asyncio.get_running_loop().run_in_executor(None, self._loader.shutdown)
+        if not self._closed:
+            self._closed = True
+            # What still loads is waited for without blocking the loop; then the thread is idle and ends at once.
+            await asyncio.get_running_loop().run_in_executor(self._loader, int)
+            self._loader.shutdown()
         await self.workers.close()

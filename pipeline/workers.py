@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, cast
 
 from splitrtc_errors import ModelError
@@ -118,7 +119,9 @@ class Workers:
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
-        await asyncio.get_running_loop().run_in_executor(None, join)
+        # An executor of its own: a thread of the loop's default one would be left to whoever owns the loop.
+        with ThreadPoolExecutor(1, thread_name_prefix="join tails") as executor:
+            await asyncio.get_running_loop().run_in_executor(executor, join)
 
     def _add_thread(self) -> None:
         if len(self._threads) < self._count - max(0, self._hanging - self._max_written_off):

@@ -484,3 +484,24 @@ async def test_the_summary_tells_of_the_session_and_the_source(lane: LocalLane, 
     assert (told["reconnects"], told["disconnected"], told["source_reopened"]) == (0, "nothing heard", 0)
     feed.give(GREY, None)
     await rest(run)
+
+
+async def test_an_iterator_that_takes_its_time_to_close_is_waited_for(lane: LocalLane) -> None:
+    closed = False
+
+    async def pictures() -> AsyncIterator[np.ndarray]:
+        nonlocal closed
+        try:
+            while True:
+                yield GREY
+                await asyncio.sleep(0)
+        finally:
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+            closed = True
+
+    run = lane.start(pictures())
+    async with asyncio.timeout(WAIT):
+        await anext(run)
+        await run.aclose()
+    assert closed
