@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +188,9 @@ def _rounded(scores: Scores) -> Report:
 
 def evaluate_accuracy(evaluation: Evaluation, say: Callable[[str], None], track: Track) -> Report:
     """COCO's mAP of the whole model and, profile by profile, of its parts. Raises SplitRtcError."""
+    if not evaluation.profiles:
+        default = Zoo(evaluation.models).get(evaluation.model).default_profile
+        evaluation = replace(evaluation, profiles=tuple(dict.fromkeys(("raw", default))))
     splits = evaluation.splits()
     card = splits[0].point.card
     assert evaluation.annotations is not None
