@@ -30,6 +30,7 @@ Examples:
 """
 
 F = TypeVar("F", bound=Callable[..., Any])
+WIDE = 160
 _PATH = click.Path(path_type=Path)
 
 
@@ -47,9 +48,7 @@ def _model_options(command: F) -> F:
         option("--seed", type=click.IntRange(0), default=0, help="Of the draws for the intervals, and of slice loss."),
         option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="What runs the model."),
         option("--partition", metavar="P", help="A cut of the model (default: the one its card recommends)."),
-        option(
-            "--models", "folders", multiple=True, type=_PATH, help="Further folder of model cards; may be repeated."
-        ),
+        option("--models", "folders", multiple=True, type=_PATH, help="Further folder of cards; may be repeated."),
         option("--model", metavar="M", help="A model of the zoo (default: the bundled one)."),
     ):
         command = decorate(command)
@@ -96,8 +95,7 @@ def rate(
         annotations=annotations,
         profiles=parse_profiles(profiles) if profiles else (),
         segments=parse_segments(segments) if segments else (),
-        **_given(others),
-        **({} if pictures is None else {"pictures": "" if pictures == "none" else pictures}),
+        **_given(others | {"pictures": "" if pictures == "none" else pictures}),
     )
     with _progress() as track:
         report = evaluate_rate(evaluation, _say, track)
@@ -170,8 +168,8 @@ def _show(table: RenderableType) -> None:
     from rich.console import Console
 
     console = Console()
-    # Figures that are cut off are none: a file or a pipe has room.
-    console.print(table, soft_wrap=not console.is_terminal)
+    # A file or a pipe has room for whole figures.
+    Console(width=None if console.is_terminal else WIDE).print(table)
 
 
 def _write(folder: Path, name: str, report: dict[str, Any]) -> None:

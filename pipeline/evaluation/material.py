@@ -63,7 +63,7 @@ class Material:
         if self.pictures:
             yield from ([_read_picture(self.pictures[span.start])] for span in self.spans)
             return
-        source = VideoFile(self.path)
+        source = VideoFile(self.path, exact=True)
         source.open()
         try:
             position = 0

@@ -44,20 +44,17 @@ def rate_table(report: Row) -> RenderableType:
 def _cheapest(report: Row, label: str) -> str:
     best = report["cheapest"]
     bytes_of = {row["name"]: row["bytes_per_frame"] for row in report["contenders"]}
-    found = [
-        f"{best[kind]}, {bytes_of[best[kind]]:.0f} bytes" if best[kind] else f"no {kind}"
-        for kind in ("split", "picture")
-    ]
+    names = [best["split"], best["picture"]]
+    found = [f"{name}, {bytes_of[name]:.0f} bytes" if name else "none" for name in names]
     sign = "at most" if "map" in report else "at least"
-    ratio = f" (the picture takes {best['ratio']:.2f} times the bytes)" if best["ratio"] else ""
-    return f"cheapest with {label} {sign} {best['at']:g}: {found[0]}; {found[1]}{ratio}"
+    ratio = f" (the picture takes {best['ratio']:.2g} times the bytes)" if best["ratio"] else ""
+    return f"cheapest with {label} {sign} {best['at']:g}: split {found[0]}; picture {found[1]}{ratio}"
 
 
 def accuracy_table(report: Row) -> RenderableType:
-    """MAP of the whole model and of its parts, profile by profile."""
-    table = Table(
-        "", *(_right(heading) for heading in ("bytes", "mAP", "AP50", "AP75", "lost", f"{report['level']:.0%}"))
-    )
+    """The mAP of the whole model and of its parts, profile by profile."""
+    headings = ("bytes", "mAP", "AP50", "AP75", "lost", f"{report['level']:.0%}")
+    table = Table("", *(Column(heading, justify="right") for heading in headings))
     whole = report["whole"]
     table.add_row("whole model", "", *_precisions(whole), "", _range(whole["ci"], 2))
     for row in report["splits"]:
@@ -74,7 +71,3 @@ def _precisions(row: Row) -> list[str]:
 def _range(ends: Sequence[float], digits: int) -> str:
     low, high = ends
     return f"{low:.{digits}f} .. {high:.{digits}f}"
-
-
-def _right(heading: str) -> Column:
-    return Column(heading, justify="right")

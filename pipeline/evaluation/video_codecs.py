@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.evaluation.stills import CodedPicture, PictureCodec
+from pipeline.sources.video import exact_colours
 from splitrtc_errors import CodecError, MissingDependency
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class _Coder:
     def __init__(self, codec: VideoCodec, width: int, height: int, quality: int) -> None:
         # SVT-AV1 writes pages of information to stderr for every clip.
         os.environ.setdefault("SVT_LOG", "1")
-        from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+        from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
         self._encoder: Any = _context(codec.encoder, "w")
         self._encoder.width, self._encoder.height, self._encoder.pix_fmt = width, height, "yuv420p"
@@ -64,15 +65,8 @@ class _Coder:
         if codec.decoder == "libdav1d":
             self._decoder.options = {"max_frame_delay": "1"}
         self._reformatters = VideoReformatter(), VideoReformatter()
-        # By default every conversion truncates, which darkens the picture by two or three levels: that would be held
-        # against the picture, and it is not the codec's fault.
         self._space, self._range = Colorspace.ITU601, ColorRange.MPEG
-        self._exact: dict[str, Any] = {
-            "interpolation": Interpolation.BICUBIC
-            | Interpolation.ACCURATE_RND
-            | Interpolation.FULL_CHR_H_INT
-            | Interpolation.FULL_CHR_H_INP
-        }
+        self._exact = exact_colours()
         self._size = (height, width)
         self._count = 0
         self._bytes: dict[int, int] = {}
