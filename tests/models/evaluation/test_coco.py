@@ -19,7 +19,7 @@ CATEGORIES = [{"id": 7, "name": "Dog"}, {"id": 3, "name": "cat"}, {"id": 9, "nam
 Box = Sequence[float]
 
 
-def annotations(tmp_path: Path, objects: Mapping[str, Sequence[tuple[int, Box]]], **extra: Any) -> Annotations:
+def labels_of(tmp_path: Path, objects: Mapping[str, Sequence[tuple[int, Box]]], **extra: Any) -> Annotations:
     """A file with these objects by picture, category and (x, y, width, height)."""
     value = {
         "images": [{"id": 50 - number, "file_name": f"deep/{name}"} for number, name in enumerate(objects)],
@@ -47,7 +47,7 @@ def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
 
 
 def test_by_hand(tmp_path: Path) -> None:
-    labels = annotations(tmp_path, {"a.jpg": [(3, (0, 0, 100, 100))]})
+    labels = labels_of(tmp_path, {"a.jpg": [(3, (0, 0, 100, 100))]})
     # Overlaps by 0.62: found at the thresholds 0.50, 0.55 and 0.60 of ten.
     scores = labels.score({"a.jpg": found((0, 0, 100, 62, 0.9, 0))})
     assert (scores.mean_ap, scores.ap50, scores.ap75) == pytest.approx((30, 100, 0))
@@ -58,7 +58,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
-    labels = annotations(tmp_path, {"a.jpg": [(7, (0, 0, 10, 10))], "b.jpg": []})
+    labels = labels_of(tmp_path, {"a.jpg": [(7, (0, 0, 10, 10))], "b.jpg": []})
     assert "a.jpg" in labels
     assert "deep/a.jpg" not in labels
     dog, cat, gap = (found((0, 0, 10, 10, 0.9, kind)) for kind in (2, 0, 1))
@@ -91,21 +91,21 @@ def random_case(seed: int) -> tuple[dict[str, list[tuple[int, Box]]], dict[str, 
 @pytest.mark.parametrize("seed", range(5))
 def test_resampling_is_what_the_library_says_of_repeated_images(tmp_path: Path, seed: int) -> None:
     objects, detections = random_case(seed)
-    scores = annotations(tmp_path, objects).score(detections)
+    scores = labels_of(tmp_path, objects).score(detections)
     assert scores.resampled(np.ones((1, 4))) == pytest.approx([scores.mean_ap], abs=1e-9)
     counts = weights(4, seed, draws=3)
     for row, value in zip(counts, scores.resampled(counts), strict=True):
         copies = [
             (f"{copy}{name}", name) for name, count in zip(detections, row, strict=True) for copy in range(int(count))
         ]
-        repeated = annotations(tmp_path, {copy: objects[name] for copy, name in copies})
+        repeated = labels_of(tmp_path, {copy: objects[name] for copy, name in copies})
         expected = repeated.score({copy: detections[name] for copy, name in copies}).mean_ap
         assert (0 if np.isnan(value) else value) == pytest.approx(expected, abs=1e-9)
 
 
 def test_many_draws_are_those_of_each(tmp_path: Path) -> None:
     objects, detections = random_case(1)
-    scores = annotations(tmp_path, objects).score(detections)
+    scores = labels_of(tmp_path, objects).score(detections)
     counts = weights(4, draws=120)
     singly = np.concatenate([scores.resampled(row[None]) for row in counts])
     assert np.array_equal(scores.resampled(counts), singly, equal_nan=True)
