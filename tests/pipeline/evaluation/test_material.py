@@ -117,3 +117,11 @@ def test_a_segment_that_memory_cannot_hold_is_refused(video: Path, monkeypatch: 
     assert len(next(survey(video, segments=(Span(0, 2),)).read())) == 2
     with pytest.raises(BadArgument, match="--segments"):
         next(survey(video, segments=(Span(0, 3),)).read())
+
+
+def test_a_video_of_which_no_frame_can_be_decoded_is_told(video: Path) -> None:
+    data = video.read_bytes()
+    first, last = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    video.write_bytes(data[:first] + bytes(last - first) + data[last:])
+    with pytest.raises(SourceError, match="holds no frame"):
+        survey(video)

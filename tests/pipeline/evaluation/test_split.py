@@ -104,7 +104,7 @@ def test_acknowledgements_come_back_after_the_round_trip(
     heard: list[tuple[str, int, list[bool]]] = []
     make = "pipeline.evaluation.split.make_encoder"
     monkeypatch.setattr(
-        make, lambda profile, tensors, *others: Recorder(ScalarEncoder(tensors, 8, False, *others), heard)
+        make, lambda profile, tensors, *others: Recorder(ScalarEncoder(tensors, 8, None, *others), heard)
     )
     run(split("q8", rtt_frames=rtt, loss=0.3), segment, vision)
     sent = {frame: heard.index(("sent", frame, slices)) for what, frame, slices in heard if what == "sent"}
