@@ -48,7 +48,7 @@ def _model_options(command: F) -> F:
         option("--seed", type=click.IntRange(0), default=0, help="Of the draws for the intervals, and of slice loss."),
         option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="What runs the model."),
         option("--partition", metavar="P", help="A cut of the model (default: the one its card recommends)."),
-        option("--models", "folders", multiple=True, type=_PATH, help="Further folder of cards; may be repeated."),
+        option("--models", "models", multiple=True, type=_PATH, help="Further folder of cards; may be repeated."),
         option("--model", metavar="M", help="A model of the zoo (default: the bundled one)."),
     ):
         command = decorate(command)
@@ -139,9 +139,8 @@ def accuracy(
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """The flags under the names of the evaluation's settings, without those whose default is the evaluation's own."""
-    renamed = {("models" if name == "folders" else name): value for name, value in values.items()}
-    return {name: value for name, value in renamed.items() if value is not None}
+    """The flags without those whose default is the evaluation's own."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _say(text: str) -> None:
