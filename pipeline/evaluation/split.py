@@ -45,18 +45,20 @@ class Split(Contender):
         profile, crossing = parse_profile(self.point.profile), vision.partition.crossing
         encoder = make_encoder(profile, crossing, self.point.calibration, unit_payload_limit())
         decoder = make_decoder(profile, crossing, self.point.calibration)
-        on_their_way: deque[tuple[int, list[bool]]] = deque()
+        on_their_way: deque[tuple[int, int, list[bool]]] = deque()
+        lost: list[tuple[int, list[bool]]] = []
         found = _NOTHING
         for frame_id, (features, heading) in enumerate(zip(segment.features, segment.heading, strict=True), 1):
             while on_their_way and on_their_way[0][0] <= frame_id - self.rtt_frames:
-                encoder.acknowledged(*on_their_way.popleft())
+                _, other_id, arrived = on_their_way.popleft()
+                encoder.acknowledged(other_id, arrived)
             began = time.perf_counter()
             coded = encoder.encode(frame_id, features)
             encode = time.perf_counter() - began
             units = units_of_frame(AIPS_ID, frame_id, 0, coded.slices, coded.intra, coded.reference)
             # Of every frame the same slices, whoever codes it: contenders differ by what they make of it alone.
             draws = np.random.default_rng((self.seed, segment.number, frame_id)).random(len(units))
-            received: list[bool] = (draws >= self.loss).tolist()
+            received = (draws >= self.loss).tolist()
             decode = edge = 0.0
             if any(received):
                 slices = [piece if there else None for piece, there in zip(coded.slices, received, strict=True)]
@@ -65,7 +67,11 @@ class Split(Contender):
                 decode = time.perf_counter() - began
                 found = vision.tail(decoded.tensors)
                 edge = time.perf_counter() - began
-                on_their_way.append((frame_id, received))
+                # That a frame was lost whole is known from the answer to the next one.
+                on_their_way += [(frame_id, *frame) for frame in (*lost, (frame_id, received))]
+                lost.clear()
+            else:
+                lost.append((frame_id, received))
             yield Outcome(sum(map(len, units)), encode, decode, heading + encode, edge, found)
 
 

@@ -118,6 +118,32 @@ def test_acknowledgements_come_back_after_the_round_trip(
     assert {flag for received in bitmaps for flag in received} == {True, False}
 
 
+def test_a_frame_that_was_lost_whole_is_told_with_the_next(
+    segment: Segment, vision: Vision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, int, list[bool]]] = []
+
+    class Small(Recorder):
+        """Every frame in one slice, so that losing it loses the frame."""
+
+        def encode(self, frame_id: int, tensors: Sequence[np.ndarray[Any, Any]]) -> EncodedFrame:
+            return EncodedFrame(super().encode(frame_id, tensors).slices[:1])
+
+    make = "pipeline.evaluation.split.make_encoder"
+    monkeypatch.setattr(make, lambda profile, tensors, *others: Small(ScalarEncoder(tensors, 8, None, *others), heard))
+    run(split("q8", rtt_frames=1, loss=0.5, seed=3), segment, vision)
+    told = [(frame, received) for what, frame, received in heard if what == "acknowledged"]
+    frames = [frame for frame, _ in told]
+    assert frames == list(range(1, len(frames) + 1))
+    assert {tuple(received) for _, received in told} == {(True,), (False,)}
+    for place, (what, frame, received) in enumerate(heard):
+        if what == "acknowledged" and not any(received):
+            # The next word is that of a later frame, before anything else is sent.
+            following = heard[place + 1]
+            assert following[0] == "acknowledged"
+            assert following[1] == frame + 1
+
+
 def test_a_segment_begins_anew(segment: Segment, vision: Vision) -> None:
     """What a decoder remembers conceals losses, so it would show."""
     lossy = split("q8", loss=0.5)
