@@ -85,7 +85,7 @@ def _jpeg(sampling: str) -> StillCodec:
 STILL_CODECS: Mapping[str, tuple[StillCodec, ...]] = {
     "jpeg": (_jpeg("4:2:0"), _jpeg("4:4:4")),
     "webp": (
-        StillCodec("webp 4:2:0", "q", (10, 30, 50, 75, 90), ".webp", {}),
+        StillCodec("webp 4:2:0", "q", (10, 30, 50, 75, 90, 97), ".webp", {}),
         StillCodec("webp 4:4:4", "q", (90,), ".webp", {}, "WebP's lossy format has no 4:4:4"),
     ),
 }
