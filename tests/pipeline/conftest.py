@@ -326,20 +326,8 @@ class StubUe:
 
     def parameters(self, id_: int = 1, **changes: Any) -> ParameterSet:
         """The parameter set that was agreed on, unless changed."""
-        calibration = self.point.calibration
-        agreed = ParameterSet(
-            id=id_,
-            direction="up",
-            model=self.point.card.digest,
-            partition=self.point.partition,
-            variant="fp32",
-            profile=self.point.profile,
-            calibration=calibration.digest if calibration else None,
-            tensors=self._device.partition.crossing,
-            deadline_ms=60_000,
-            budget_ms=60_000,
-        )
-        return replace(agreed, **changes)
+        agreed = self.point.parameter_set(self._device.partition.crossing, deadline=60.0, budget=60.0)
+        return replace(agreed, **{"id": id_, **changes})
 
     async def announce(self, announced: ParameterSet) -> ControlMessage | None:
         """The edge's reply. As the link keeps the order here, all that was sent before has arrived then, too."""
