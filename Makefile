@@ -30,7 +30,7 @@ demo: setup ## run the main job on the bundled clip, both endpoints on this mach
 	@$(BIN)/splitrtc demo
 
 test: setup ## the whole test suite, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term
 	@$(COVERAGE) --include='$(subst $(space),$(comma),$(strip $(PURE)))' --fail-under=100
 
 lint: setup ## ruff and mypy

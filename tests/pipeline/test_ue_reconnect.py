@@ -198,13 +198,14 @@ async def test_nothing_is_left_behind_by_connections_that_went(
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 5, 10, 20, 40, 80])
 async def test_it_can_be_closed_at_any_moment_of_reconnecting(
-    edge: Edge, turns: int, resources: Callable[[], Any], back_to: Any, until: Until
+    edge: Edge, turns: int, resources: Callable[[], Any], back_to: Any, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ue(edge.url):
         pass
     await until(lambda: not edge._sessions and not edge._server._sessions)
     before = resources()
     async with ue(edge.url):
+        monkeypatch.setattr("pipeline.edge_session.OPEN_TIMEOUT", 1.0)  # for one that goes before its channels open
         for serving in list(edge._sessions.values()):
             serving.end("a test")
         for _ in range(turns):
