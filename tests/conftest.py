@@ -41,6 +41,7 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPLITRTC_CACHE", str(folder / "splitrtc-cache"))
         patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # tests start a hundred processes
         yield
 
 

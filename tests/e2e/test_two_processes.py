@@ -62,7 +62,7 @@ def test_a_clean_run(start_edge: Any, run_ue: Any, tmp_path: Path) -> None:
 
 def test_a_full_edge(start_edge: Any, start_ue: Any, run_ue: Any, until: Any) -> None:
     with start_edge("--max-sessions", "1") as edge:
-        with start_ue(edge.url, "--source", "testsrc") as first:
+        with start_ue(edge.url, "--source", "testsrc", "--fps", "5") as first:
             until(lambda: edge.sessions == 1)
             code, summary, errors = run_ue(edge.url, *SHORT)
             assert code == EdgeFull.exit_code
