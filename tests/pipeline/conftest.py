@@ -208,6 +208,12 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
 
 @pytest.fixture
+def patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
+    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
+
+
+@pytest.fixture
 async def edge() -> AsyncIterator[Edge]:
     """An edge on loopback. It has one worker, so that its pool does not grow while a test counts threads."""
     async with Edge(EdgeSettings("127.0.0.1:0", workers=1)) as running:
