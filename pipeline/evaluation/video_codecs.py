@@ -120,21 +120,21 @@ def _context(name: str, mode: str) -> Any:
 
 VIDEO_CODECS: Mapping[str, VideoCodec] = {
     "h264": VideoCodec(
-        "h264", "crf", (8, 12, 16, 20, 24, 28, 32, 36), "libx264", "h264",
+        "h264", "crf", (4, 8, 12, 16, 20, 24, 28, 32, 36), "libx264", "h264",
         {"preset": "veryfast", "tune": "zerolatency", "crf": "{}", "g": ENDLESS},
     ),
     "vp8": VideoCodec(
-        "vp8", "q", (2, 6, 14, 22, 30, 40, 50), "libvpx", "vp8",
+        "vp8", "q", (0, 2, 6, 14, 22, 30, 40, 50), "libvpx", "vp8",
         # A fixed quantiser: its constrained quality hardly follows what is asked for.
         {"deadline": "realtime", "cpu-used": "-4", "lag-in-frames": "0", "auto-alt-ref": "0", "b": "50M",
          "qmin": "{0}", "qmax": "{0}", "g": ENDLESS},
     ),
     "vp9": VideoCodec(
-        "vp9", "crf", (3, 8, 16, 24, 32, 40, 48), "libvpx-vp9", "vp9",
+        "vp9", "crf", (1, 3, 8, 16, 24, 32, 40, 48), "libvpx-vp9", "vp9",
         {"deadline": "realtime", "cpu-used": "6", "lag-in-frames": "0", "b": "0", "crf": "{}", "g": ENDLESS},
     ),
     "av1": VideoCodec(
-        "av1", "crf", (4, 10, 18, 26, 34, 42, 50), "libsvtav1", "libdav1d",
+        "av1", "crf", (1, 4, 10, 18, 26, 34, 42, 50), "libsvtav1", "libdav1d",
         {"preset": "8", "crf": "{}", "g": ENDLESS, "svtav1-params": "pred-struct=1:lp=1"},
     ),
 }  # fmt: skip
