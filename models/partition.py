@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.cache import CACHE_VARIABLE, default_cache_dir
 from models.card import ModelCard
+from models.files import replace_file
+from models.fixed import fixed_bytes
 from models.identity import bytes_digest, digest_hex, file_digest, partition_id
 from models.runtime import load_submodel
 from models.tensor import TensorSpec
@@ -21,11 +22,10 @@ from splitrtc_errors import BadArgument, CutError, ModelFileError, TensorError, 
 if TYPE_CHECKING:
     from models.graph import SplitModel
 
-__all__ = ["CACHE_VARIABLE", "VARIANTS", "Partition", "PartitionStore", "default_cache_dir"]
+__all__ = ["VARIANTS", "Partition", "PartitionStore"]
 
-CACHE_VARIABLE = "SPLITRTC_CACHE"
 VARIANTS = ("fp32",)
-FORMAT = 1
+FORMAT = 2
 """Version of the layout on disk, part of every key: older files are left alone and made again."""
 
 INDEX_FILE = "index.json"
@@ -52,15 +52,6 @@ class Partition:
         return tuple(spec.name for spec in self.crossing)
 
 
-def default_cache_dir() -> Path:
-    """Return the folder that SPLITRTC_CACHE names, else the user's cache folder of this platform."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    import platformdirs
-
-    return platformdirs.user_cache_path("splitrtc")
-
-
 class PartitionStore:
     """A folder of partitions. Any number of processes and threads may use one at once, also to fill it.
 
@@ -85,7 +76,13 @@ class PartitionStore:
             raise BadArgument(f"a variant is {' or '.join(VARIANTS)}, not {variant[:100]!r}")
         identity = partition_id(card.digest, tensors)
         folder = self.cache_dir / f"partitions-{FORMAT}" / f"{identity}-{variant}"
-        index = {"format": FORMAT, "model": card.digest, "partition": identity, "variant": variant}
+        index = {
+            "format": FORMAT,
+            "model": card.digest,
+            "partition": identity,
+            "variant": variant,
+            "fixed": _fixed(card),
+        }
         return _read(folder, index) or _make(folder, index, card, tensors)
 
 
@@ -102,6 +99,12 @@ def _read(folder: Path, expected: Mapping[str, Any]) -> Partition | None:
         return _partition(folder, index)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ModelFileError, TensorError):
         return None
+
+
+def _fixed(card: ModelCard) -> list[Any]:
+    """What of the card goes into the files: another card of the same model may fix it otherwise."""
+    specs = (*card.inputs, *card.outputs)
+    return [[spec.to_json() for spec in specs], [constant.to_json() for constant in card.constants]]
 
 
 def _partition(folder: Path, index: Mapping[str, Any]) -> Partition:
@@ -122,17 +125,16 @@ def _part_path(folder: Path, part: str, digest: str) -> Path:
 def _make(folder: Path, index: dict[str, Any], card: ModelCard, tensors: Sequence[str]) -> Partition:
     from models.graph import split  # onnx takes a while to load and is needed only here
 
-    path = card.verified_path()
-    whole = path.read_bytes()
+    whole = fixed_bytes(card)
     parts = split(whole, tensors)
     _check(card, whole, parts)
     index |= {part: bytes_digest(data) for part, data in (("head", parts.head), ("tail", parts.tail))}
     index["crossing"] = [spec.to_json() for spec in parts.crossing]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(_part_path(folder, "head", index["head"]), parts.head)
-        _replace(_part_path(folder, "tail", index["tail"]), parts.tail)
-        _replace(folder / INDEX_FILE, json.dumps(index, indent=1).encode())
+        replace_file(_part_path(folder, "head", index["head"]), parts.head)
+        replace_file(_part_path(folder, "tail", index["tail"]), parts.tail)
+        replace_file(folder / INDEX_FILE, json.dumps(index, indent=1).encode())
     except OSError as error:
         raise UserError(
             f"cannot keep the partition of model {card.name} in {folder}: {error.strerror or error}; "
@@ -148,21 +150,9 @@ def _check(card: ModelCard, whole: bytes, parts: SplitModel) -> None:
     cut. (With them, fusions across the cut reorder float32 sums; what results then is equal within about 1e-5.)
     """
     model, head, tail = (load_submodel(data, "cpu", optimise=False) for data in (whole, parts.head, parts.tail))
-    if (model.inputs, model.outputs) != (card.inputs, card.outputs):
+    if (model.inputs, model.outputs) != ((card.image,), card.outputs):
         raise ModelFileError(f"the card of model {card.name} describes other inputs or outputs than its file has")
-    random = np.random.default_rng(0)
-    inputs = [random.integers(0, 256, spec.shape).astype(spec.dtype) for spec in card.inputs]
+    inputs = [np.random.default_rng(0).integers(0, 256, card.image.shape).astype(card.image.dtype)]
     for spec, expected, found in zip(model.outputs, model.run(inputs), tail.run(head.run(inputs)), strict=True):
         if not np.array_equal(expected, found, equal_nan=np.issubdtype(expected.dtype, np.inexact)):
             raise CutError(f"head and tail of model {card.name} do not compute the {spec.name} that the whole computes")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file in one step: nobody ever sees half of it. No fsync: digests find what a power cut destroys."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")  # tempfile's would be ours alone
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.partition import CACHE_VARIABLE as CACHE
+from models.cache import CACHE_VARIABLE as CACHE
 from pipeline.plot import plot_latency, read_lines, require_matplotlib
 from rtc import parse_link
 from splitrtc_errors import ProcessFailed, SinkError
