@@ -81,18 +81,21 @@ def _runtime(provider: str) -> Finding:
 
 
 def _models() -> Finding:
-    from models import Zoo, file_digest
+    from models import Zoo
 
     advice = "install splitrtc again"
     try:
         zoo = Zoo()
-        cards = [zoo.get(name) for name in zoo.names()]
-        damaged = [card.name for card in cards if file_digest(card.path) != card.digest]
+        here = [card for card in map(zoo.get, zoo.names()) if card.is_here]
+        for card in here:
+            card.verified_path()
     except ModelFileError as error:
         return Finding("model files", "wrong", str(error), advice)
-    if damaged:
-        return Finding("model files", "wrong", f"wrong digest: {', '.join(damaged)}", advice)
-    return Finding("model files", "ok", f"{len(cards)} in the zoo, digests right: {', '.join(zoo.names())}")
+    to_fetch = [name for name in zoo.names() if zoo.get(name).download and not zoo.get(name).is_here]
+    detail = f"{len(here)} here, digests right: {', '.join(card.name for card in here)}"
+    if to_fetch:
+        return Finding("model files", "ok", detail, f"`splitrtc models fetch NAME` gets more: {', '.join(to_fetch)}")
+    return Finding("model files", "ok", detail)
 
 
 def _split(provider: str) -> Finding:
