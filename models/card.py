@@ -182,6 +182,7 @@ class ModelCard:
         """Refuse members that are well-formed but do not fit each other."""
         fixed = {constant.name: constant.values for constant in self.constants}
         images = [spec for spec in self.inputs if spec.name not in fixed]
+        is_image = len(images) == 1 and self._is_image(images[0])
         specs = {spec.name: spec for spec in (*self.inputs, *self.outputs)}
         names = [partition.name for partition in self.partitions]
         cuts = [partition.tensors for partition in self.partitions]
@@ -189,12 +190,12 @@ class ModelCard:
             (is_digest(self.digest), "'digest' is 'sha-256:' and 64 lower-case hex digits"),
             (self.size >= 1, "'size' is at least 1"),
             (len(specs) == len(self.inputs) + len(self.outputs), "no two inputs or outputs have the same name"),
-            (len(images) == 1 and self._is_image(images[0]), _IMAGE_RULE),
+            (is_image, _IMAGE_RULE),
             (len(fixed) == len(self.constants), "no two constants have the same name"),
             (all(self._fills(c, specs.get(c.name)) for c in self.constants), _CONSTANT_RULE),
             (len(self.labels) <= MAX_LABELS, f"'labels' has at most {MAX_LABELS} names"),
             (
-                len(images) == 1 and self._decoding_fits(images[0]),
+                is_image and self._decoding_fits(images[0]),
                 f"'decoding': the outputs have the types and shapes of scheme {self.decoding.scheme} "
                 "(docs/models.md), and one class for each label",
             ),
@@ -279,17 +280,16 @@ class ModelCard:
 
         ModelFileError when there is none, or only one with the right name or size that is something else.
         """
-        wrong = ""
+        expected = f"expected {self.digest} ({self.size} bytes)"
+        problem = f"the file of model {self.name} is not here, {expected}"
         for path in self._candidates():
             found = file_digest(path)
             if found == self.digest:
                 return path
-            wrong = f"; {path} is another file: {found} ({path.stat().st_size} bytes)"
-        how = f"run `splitrtc models fetch {self.name}`, or p" if self.download else "p"
-        raise ModelFileError(
-            f"the file of model {self.name} is not here, expected {self.digest} ({self.size} bytes){wrong}; "
-            f"{how}ut it into a folder and name that with --models"
-        )
+            size = path.stat().st_size
+            problem = f"{path} is not the file of model {self.name}: {expected}, found {found} ({size} bytes)"
+        how = f"run `splitrtc models fetch {self.name}`, or fetch it again" if self.download else "fetch it again"
+        raise ModelFileError(f"{problem}; {how} into a folder that --models names")
 
     def _candidates(self) -> Iterator[Path]:
         """Files that may be the model's; what has another size is not, unless it lies beside the card by its name."""

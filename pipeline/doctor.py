@@ -82,20 +82,20 @@ def _runtime(provider: str) -> Finding:
 
 def _models() -> Finding:
     from models import Zoo
+    from models.zoo import DEFAULT_MODEL
 
     advice = "install splitrtc again"
     try:
         zoo = Zoo()
-        here = [card for card in map(zoo.get, zoo.names()) if card.is_here]
+        here = [zoo.get(name) for name in zoo.names() if name == DEFAULT_MODEL or zoo.get(name).is_here]
         for card in here:
             card.verified_path()
     except ModelFileError as error:
         return Finding("model files", "wrong", str(error), advice)
-    to_fetch = [name for name in zoo.names() if zoo.get(name).download and not zoo.get(name).is_here]
-    detail = f"{len(here)} here, digests right: {', '.join(card.name for card in here)}"
-    if to_fetch:
-        return Finding("model files", "ok", detail, f"`splitrtc models fetch NAME` gets more: {', '.join(to_fetch)}")
-    return Finding("model files", "ok", detail)
+    names = ", ".join(card.name for card in here)
+    return Finding(
+        "model files", "ok", f"{len(here)} of {len(zoo.names())} in the zoo are here, digests right: {names}"
+    )
 
 
 def _split(provider: str) -> Finding:
