@@ -228,13 +228,13 @@ def _copy(response: Any, part: IO[bytes], start: int, download: Download, progre
     total = start + int(announced) if re.fullmatch("[0-9]{1,18}", announced) else None
     limit = MAX_BYTES if download.size is None else download.size
     if total is not None and (total > limit or download.size not in (None, total)):
-        raise _too_long(download, total, limit)
+        raise _wrong_size(download, total, limit)
     there = start
     progress(there, download.size or total)
     while chunk := _read(response):
         there += len(chunk)
         if there > limit:
-            raise _too_long(download, there, limit)
+            raise _wrong_size(download, there, limit)
         part.write(chunk)
         part.flush()
         progress(there, download.size or total)
@@ -242,8 +242,8 @@ def _copy(response: Any, part: IO[bytes], start: int, download: Download, progre
         raise _Lost("the connection was cut")
 
 
-def _too_long(download: Download, found: int, limit: int) -> ModelFileError:
-    return ModelFileError(f"{download.url} has {found} bytes or more, expected {limit}: it is not the file")
+def _wrong_size(download: Download, found: int, limit: int) -> ModelFileError:
+    return ModelFileError(f"{download.url} is not the file: it has {found} bytes or more, expected {limit}")
 
 
 def _read(response: Any) -> bytes:

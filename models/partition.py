@@ -154,5 +154,7 @@ def _check(card: ModelCard, whole: bytes, parts: SplitModel) -> None:
         raise ModelFileError(f"the card of model {card.name} describes other inputs or outputs than its file has")
     inputs = [np.random.default_rng(0).integers(0, 256, card.image.shape).astype(card.image.dtype)]
     for spec, expected, found in zip(model.outputs, model.run(inputs), tail.run(head.run(inputs)), strict=True):
+        if expected.shape != spec.shape:  # the card has fixed an open size to what it cannot be
+            raise ModelFileError(f"the card of model {card.name} describes other outputs than its file has: {spec}")
         if not np.array_equal(expected, found, equal_nan=np.issubdtype(expected.dtype, np.inexact)):
             raise CutError(f"head and tail of model {card.name} do not compute the {spec.name} that the whole computes")

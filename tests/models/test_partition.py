@@ -12,9 +12,9 @@ import platformdirs
 import pytest
 from onnx.parser import parse_model
 
+from models.cache import default_cache_dir
 from models.card import ModelCard
 from models.identity import bytes_digest, file_digest
-from models.cache import default_cache_dir
 from models.partition import Partition, PartitionStore
 from models.runtime import load_submodel
 from models.tensor import TensorSpec
