@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -38,33 +39,27 @@ def default_cut(card: ModelCard) -> str:
     The first one of those that are equally small. Raises CutError when no tensor cuts it alone, ModelFileError for a
     file that is missing or no good.
     """
-    import onnx
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    from models.fixed import fixed_bytes
+    from models.fixed import fixed_model
     from models.graph.datapath import DataPath
     from models.graph.enumeration import single_tensor_cuts
-    from models.graph.index import Graph
     from models.graph.macs import macs_of
 
-    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(fixed_bytes(card)), data_prop=True)
-    kinds = {value.name: value.type.tensor_type for value in model.graph.value_info}
-    shapes = {name: tuple(size.dim_value for size in kind.shape.dim) for name, kind in kinds.items()}
-    shapes |= {spec.name: spec.shape for spec in (*card.inputs, *card.outputs)}
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    graph = Graph.of(model)
-    counts = macs_of(model, shapes)
+    model = fixed_model(card)
+    graph = model.graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.proto.graph.initializer}
+    for name, kind in model.types.items():
+        if kind.is_fixed and kind.shape is not None:
+            shapes[name] = tuple(size for size in kind.shape if isinstance(size, int))
+    counts = macs_of(model.proto, shapes)
     before = list(accumulate(counts[place] or 0 for place in graph.order))
     ends = {spec.name for spec in (*card.inputs, *card.outputs)}
     found = []
     for tensor in single_tensor_cuts(DataPath.of(graph)):
         name = graph.tensor_names[tensor]
-        if name in ends or name not in kinds or not all(shapes[name]):
-            continue
-        size = tensor_dtype_to_np_dtype(kinds[name].elem_type).itemsize
-        for length in shapes[name]:
-            size *= length
-        found.append((before[graph.producer[tensor]] > MAX_SHARE * before[-1], size, name))
+        if name not in ends:
+            with contextlib.suppress(CutError):  # one that cannot cross
+                is_late = before[graph.producer[tensor]] > MAX_SHARE * before[-1]
+                found.append((is_late, model.type_of(name).spec().nbytes, name))
     if not found:
         raise CutError(f"no tensor cuts model {card.name} alone: name the tensors of a partition in its card")
     # Beyond the half, the first is best: it has the least before it.

@@ -19,45 +19,43 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
     from models.card import ModelCard
+    from models.graph import Model
     from models.tensor import TensorSpec
 
-__all__ = ["fixed_bytes", "load_whole"]
+__all__ = ["fixed_model", "load_whole"]
 
 
 def load_whole(card: ModelCard, provider: str = "auto", threads: int = 1, optimise: bool = True) -> Submodel:
     """Load the whole model of a card, uncut: it takes the image alone. Arguments and errors as for load_submodel."""
-    return load_submodel(fixed_bytes(card), provider, threads, optimise)
+    return load_submodel(fixed_model(card).to_bytes(), provider, threads, optimise)
 
 
-def fixed_bytes(card: ModelCard) -> bytes:
-    """Return the model's file, verified; with fixed sizes and without constant inputs where the card asks for it.
+def fixed_model(card: ModelCard) -> Model:
+    """Return the model in a card's file, verified; with fixed sizes, and without its constant inputs.
 
     ModelFileError when the file is missing, is not what the card describes, or has other inputs or outputs.
     """
-    import onnx
+    from onnx import ModelProto
 
-    data = card.verified_path().read_bytes()
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's errors differ between its implementations
-        raise ModelFileError(f"the file of model {card.name} is no ONNX model: {error}") from error
-    initialisers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in initialisers]
-    for kind, values, specs in (("inputs", inputs, card.inputs), ("outputs", model.graph.output, card.outputs)):
-        if not [value.name for value in values] == [spec.name for spec in specs]:
+    from models.graph import Model
+
+    model = Model.load(card.verified_path())
+    for kind, values, specs in (
+        ("inputs", model.inputs, card.inputs),
+        ("outputs", model.proto.graph.output, card.outputs),
+    ):
+        if [value.name for value in values] != [spec.name for spec in specs]:
             raise ModelFileError(f"the card of model {card.name} describes other {kind} than its file has")
-    ends = list(zip([*inputs, *model.graph.output], (*card.inputs, *card.outputs), strict=True))
-    is_open = [_fix(value, spec, card.name) for value, spec in ends]
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    stated = {spec.name: spec for spec in (*card.inputs, *card.outputs)}
+    ends = [value for value in (*proto.graph.input, *proto.graph.output) if value.name in stated]
+    is_open = [_fix(value, stated[value.name], card.name) for value in ends]
     if not any(is_open) and not card.constants:
-        return data
-    _fold(model, card)
-    model.graph.ClearField("value_info")  # they may speak of the sizes that were open
-    try:
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:
-        raise ModelFileError(f"the sizes in the card of model {card.name} do not fit its graph: {error}") from error
-    fixed: bytes = model.SerializeToString(deterministic=True)
-    return fixed
+        return model
+    _fold(proto, card)
+    proto.graph.ClearField("value_info")  # they may speak of the sizes that were open
+    return Model(proto, model.folder)
 
 
 def _fix(value: ValueInfoProto, spec: TensorSpec, name: str) -> bool:
@@ -73,13 +71,13 @@ def _fix(value: ValueInfoProto, spec: TensorSpec, name: str) -> bool:
 
 def _fold(model: ModelProto, card: ModelCard) -> None:
     """Turn the constant inputs into initialisers."""
-    import onnx
+    from onnx.numpy_helper import from_array
 
     specs = {spec.name: spec for spec in card.inputs}
     for constant in card.constants:
         spec = specs[constant.name]
         array = np.array(constant.values, spec.dtype).reshape(spec.shape)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, constant.name))
+        model.graph.initializer.append(from_array(array, constant.name))
     kept = [value for value in model.graph.input if value.name not in {c.name for c in card.constants}]
     model.graph.ClearField("input")
     model.graph.input.extend(kept)

@@ -88,6 +88,10 @@ class Graph:
         """
         return _Builder(model, shapes or {}).graph()
 
+    def has_tensor(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._tensor_ids
+
     def node_id(self, name: str) -> int:
         """Return the number of the node of this name; CutError names the near ones when there is none."""
         return _find(self._node_ids, name, "node")
@@ -190,7 +194,8 @@ class _Builder:
             op = node.op_type
             chance = self._is_random(node)
             varies = chance or any(varying[t] for t in used)
-            only_shape = op in ("Shape", "Size") and node.domain in ("", "ai.onnx")
+            main = node.domain in ("", "ai.onnx")
+            only_shape = main and op in ("Shape", "Size")
             if varies and not chance and (value := self._shape_value(node, nodes, producer)) is not None:
                 known[i] = value
                 varies = False
@@ -201,7 +206,7 @@ class _Builder:
             varying += [varies] * len(made)
             data += [reads_data] * len(made)
             free.append(not varies)
-            repeatable.append(varies and (not reads_data or op in MOVE_NOTHING and node.domain in ("", "ai.onnx")))
+            repeatable.append(varies and (not reads_data or (op in MOVE_NOTHING and main)))
         for name in self._outputs:
             if name not in ids:
                 raise ModelFileError(f"the model is damaged: nothing makes its output {name!r}")

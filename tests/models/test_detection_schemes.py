@@ -205,7 +205,9 @@ def test_damaged_features_decode_to_nothing_worse_than_wrong_boxes(scheme: str, 
     assert ((found.scores >= 0) & (found.scores <= 1)).all()
     assert (np.diff(found.scores) <= 0).all()
     assert ((found.classes >= 0) & (found.classes < CLASSES)).all()
-    assert (found.xyxy.dtype, found.scores.dtype, found.classes.dtype) == (np.float32, np.float32, np.int64)
+    assert found.xyxy.dtype == np.float32
+    assert found.scores.dtype == np.float32
+    assert found.classes.dtype == np.int64
 
 
 @pytest.mark.parametrize("name", ["yolox_nano", "deimv2_femto", "picodet_s_320_coco", "fastestdet"])
@@ -236,6 +238,7 @@ def test_a_model_of_the_zoo_finds_what_is_in_pictures(name: str, shared_dir: Pat
     hits = wanted = 0
     for path, objects in pictures(shared_dir, 12):
         image = cv2.imread(str(path))
+        assert image is not None
         found = detector.decode(model.run([preprocessor.prepare(image)])).at_least(card.decoding.display_score)
         boxes = preprocessor.undo(found.xyxy, (image.shape[1], image.shape[0]))
         named = [(card.labels[label], tuple(box)) for label, box in zip(found.classes, boxes.tolist(), strict=True)]
