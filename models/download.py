@@ -119,6 +119,7 @@ def fetch(download: Download, *, offline: bool = False, progress: Progress | Non
         download.path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(download.path.with_suffix(".part")) as part:
             if _is_good(download.path, download):  # another process was faster
+                Path(part.name).unlink()
                 return download.path
             _fill_and_check(part, download, progress or _no_progress)
             Path(part.name).replace(download.path)
@@ -148,10 +149,17 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
     while True:
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever had it before may have given it its final name, or thrown it away.
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            if _is_at(path, file):
                 yield file
                 return
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether a file still has its name: who had it before may have given it another, or thrown it away."""
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _fill_and_check(part: IO[bytes], download: Download, progress: Progress) -> None:
