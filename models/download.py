@@ -25,11 +25,8 @@ from splitrtc_errors import BadArgument, ModelFileError, Unreachable, UserError
 
 if TYPE_CHECKING:
     from models.card import ModelCard
-    from models.zoo import Zoo
 
-__all__ = ["OFFLINE_VARIABLE", "Download", "Progress", "ensure_file", "fetch", "is_url", "locate"]
-
-OFFLINE_VARIABLE = "SPLITRTC_OFFLINE"
+__all__ = ["Download", "Progress", "ensure_file", "fetch", "is_url"]
 
 MAX_BYTES = 2**32
 """Of a file whose size nobody has stated."""
@@ -72,20 +69,6 @@ class Download:
 def is_url(text: str) -> bool:
     """Whether a model is named by a URL, well-formed or not."""
     return "://" in text
-
-
-def locate(model: str, zoo: Zoo, *, offline: bool = False, progress: Progress | None = None) -> Path:
-    """Return the file of a model that is named by its name in the zoo, by a path, or by a URL with its digest.
-
-    A file that is not here is fetched unless ``offline``. Raises what `ensure_file` and `fetch` raise, UnknownModel
-    for a name that is neither in the zoo nor a file.
-    """
-    if is_url(model):
-        return fetch(Download.parse(model), offline=offline, progress=progress)
-    path = Path(model)
-    if model not in zoo.names() and path.is_file():
-        return path
-    return ensure_file(zoo.get(model), offline=offline, progress=progress)
 
 
 def ensure_file(card: ModelCard, *, offline: bool = False, progress: Progress | None = None) -> Path:

@@ -50,7 +50,6 @@ def demo(
     out: Path,
     model: str | None,
     models: tuple[Path, ...],
-    offline: bool,
     link: str | None,
     as_json: bool,
     log_level: str,
@@ -60,7 +59,7 @@ def demo(
     set_up_logging(log_level, debug)
     from pipeline.demo import run_demo
 
-    name = None if model is None else fetched([model], models, offline)[0]
+    name = None if model is None else fetched([model], models)[0]
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
     summary = run_demo(source, seconds, out, link, model=name, models=models)
     if as_json:

@@ -74,7 +74,6 @@ def edge(
     token_file: Path | None,
     ready_file: Path | None,
     model: tuple[str, ...],
-    offline: bool,
     as_json: bool,
     log_level: str,
     debug: bool,
@@ -82,7 +81,7 @@ def edge(
 ) -> None:
     """Run the second part of the work of models for UEs that connect. SIGTERM ends it cleanly, a second one at once."""
     set_up_logging(log_level, debug)
-    names = fetched(model, flags["models"], offline)
+    names = fetched(model, flags["models"])
     settings = EdgeSettings(model=names, token=read_token(token, token_file), **flags)
     from pipeline.edge import serve_until_stopped
 

@@ -7,21 +7,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
 from pipeline.cli.common import option
 
 if TYPE_CHECKING:
     from models.download import Progress
 
-__all__ = ["fetched", "offline_option", "progress_bar"]
+__all__ = ["fetched", "model_file", "offline_option", "progress_bar"]
+
+OFFLINE = "splitrtc.offline"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def offline_option(command: F) -> F:
-    """``--offline``, for the commands that fetch model files."""
-    return option("--offline", is_flag=True, help="Fetch no model file: end with an error when one is not here.")(
-        command
-    )
+    """``--offline``, for the commands that fetch model files; they need not hand it on."""
+    return option(
+        "--offline",
+        is_flag=True,
+        expose_value=False,
+        callback=_note_offline,
+        help="Fetch no model file: end with an error when one is not here.",
+    )(command)
+
+
+def _note_offline(context: click.Context, _: click.Parameter, offline: bool) -> None:
+    context.meta[OFFLINE] = offline
+
+
+def _is_offline() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(OFFLINE))
 
 
 @contextmanager
@@ -48,25 +65,28 @@ def progress_bar(title: str) -> Iterator[Progress]:
         yield show
 
 
-def fetched(models: Sequence[str], folders: Sequence[Path], offline: bool) -> tuple[str, ...]:
-    """Return the names of models given by name or by URL with digest, after fetching the files that are not here.
+def model_file(model: str, folders: Sequence[Path]) -> Path:
+    """Return the file of a model that is given by name, path or URL with digest; fetched when it is not here.
+
+    Raises what `models.resolve_model` raises; Unreachable instead of fetching with ``--offline``.
+    """
+    from models import Zoo, resolve_model
+
+    with progress_bar(model) as progress:
+        return resolve_model(model, Zoo(folders), offline=_is_offline(), progress=progress)
+
+
+def fetched(models: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return the names of models that have a card, given by name or by URL with digest, when their files are here.
 
     Raises UnknownModel for a model without a card, Unreachable or ModelFileError when a file cannot be had.
     """
     from models import Zoo
-    from models.download import Download, ensure_file, fetch, is_url
+    from models.download import Download, is_url
 
     zoo = Zoo(folders)
-    names = []
-    for model in models:
-        with progress_bar(model) as progress:
-            if is_url(model):
-                download = Download.parse(model)
-                card = zoo.by_digest(download.digest)
-                if not card.is_here:
-                    fetch(Download(download.url, card.digest, card.size), offline=offline, progress=progress)
-            else:
-                card = zoo.get(model)
-                ensure_file(card, offline=offline, progress=progress)
-        names.append(card.name)
-    return tuple(names)
+    cards = [zoo.by_digest(Download.parse(model).digest) if is_url(model) else zoo.get(model) for model in models]
+    for model, card in zip(models, cards, strict=True):
+        if not (is_url(model) and card.is_here):
+            model_file(model, folders)
+    return tuple(card.name for card in cards)

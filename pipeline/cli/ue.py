@@ -111,7 +111,6 @@ def ue(
     token: str | None,
     token_file: Path | None,
     model: str | None,
-    offline: bool,
     as_json: bool,
     log_level: str,
     debug: bool,
@@ -122,7 +121,7 @@ def ue(
     if as_json and "-" in sinks:
         raise BadArgument("--json and --sink - both want stdout: write the lines to a file, as in --sink out.jsonl")
     if model is not None:
-        (model,) = fetched([model], flags["models"], offline)
+        (model,) = fetched([model], flags["models"])
     settings = UeSettings(model=model, token=read_token(token, token_file), **flags)
     from pipeline.live import play
 

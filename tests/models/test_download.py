@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import subprocess
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import download
-from models.download import Download, ensure_file, fetch, is_url, locate
+from models.download import Download, ensure_file, fetch, is_url
 from models.identity import bytes_digest
+from models.resolve import resolve_model
 from models.zoo import Zoo
 from splitrtc_errors import BadArgument, ModelFileError, UnknownModel, Unreachable, UserError
 
@@ -395,20 +397,18 @@ def test_any_text_is_a_url_with_digest_or_refused(text: str) -> None:
 
 def test_a_model_is_found_by_name_by_path_and_by_url(server: Server, wanted: Download, tmp_path: Path) -> None:
     zoo = Zoo()
-    assert locate(zoo.get().name, zoo, offline=True) == zoo.get().path
+    assert resolve_model(zoo.get().name, zoo, offline=True) == zoo.get().path
     path = tmp_path / "mine.onnx"
     path.write_bytes(CONTENT)
-    assert locate(str(path), zoo) == path
-    assert locate(f"{server.url}#sha-256={DIGEST.removeprefix('sha-256:')}", zoo) == wanted.path
+    assert resolve_model(str(path), zoo) == path
+    assert resolve_model(f"{server.url}#sha-256={DIGEST.removeprefix('sha-256:')}", zoo) == wanted.path
     with pytest.raises(UnknownModel):
-        locate("nonsense", zoo)
+        resolve_model("nonsense", zoo)
 
 
 def test_a_model_of_the_zoo_that_is_not_here_is_fetched_from_where_its_card_says(
     server: Server, tmp_path: Path
 ) -> None:
-    import dataclasses
-
     card = dataclasses.replace(
         Zoo().get(), name="other", digest=DIGEST, size=len(CONTENT), download=server.url, directory=tmp_path
     )

@@ -16,6 +16,7 @@ Examples:
   splitrtc models
   splitrtc models --json | python3 -m json.tool
   splitrtc models --models ./my-cards
+  splitrtc models fetch yolox_nano
   splitrtc models split model.onnx --after Conv_12 --out parts
   splitrtc models verify model.onnx --all
 """
@@ -25,6 +26,7 @@ Examples:
     cls=Group,
     invoke_without_command=True,
     commands={
+        "fetch": "pipeline.cli.models.fetch:fetch",
         "split": "pipeline.cli.models.split:split",
         "verify": "pipeline.cli.models.verify:verify",
     },

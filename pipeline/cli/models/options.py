@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.cli.common import option
+from pipeline.cli.fetching import model_file, offline_option
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
@@ -36,13 +37,13 @@ def folders_option(command: F) -> F:
         "folders",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="Further folder of model cards; may be repeated.",
+        help="Further folder of model cards or model files; may be repeated.",
     )(command)
 
 
 def model_argument(command: F) -> F:
-    """``MODEL``: a name in the zoo, or the path of an ONNX file."""
-    return click.argument("model")(folders_option(command))
+    """``MODEL``: a name in the zoo, the path of an ONNX file, or its URL with digest; fetched if it is not here."""
+    return click.argument("model")(folders_option(offline_option(command)))
 
 
 def shape_option(command: F) -> F:
@@ -72,10 +73,9 @@ def cut_options(command: F) -> F:
 
 def open_model(text: str, folders: Sequence[Path]) -> Model:
     """Find and load the model that the command line names."""
-    from models import Zoo, resolve_model
     from models.graph import Model
 
-    return Model.load(resolve_model(text, Zoo(folders)))
+    return Model.load(model_file(text, folders))
 
 
 def read_cuts(
