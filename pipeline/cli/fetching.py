@@ -84,6 +84,8 @@ def fetched(models: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
     from models import Zoo
     from models.download import Download, is_url
 
+    if not models:
+        return ()
     zoo = Zoo(folders)
     cards = [zoo.by_digest(Download.parse(model).digest) if is_url(model) else zoo.get(model) for model in models]
     for model, card in zip(models, cards, strict=True):
