@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from models import Zoo
+from pipeline.cli.fetching import progress_bar
 from splitrtc_errors import BadArgument, UnknownModel, Unreachable
 
 Call = Callable[..., Any]
@@ -31,3 +32,13 @@ def test_a_model_of_no_name_is_told(splitrtc: Call) -> None:
     assert splitrtc("models", "fetch", "nonsense").exit_code == UnknownModel.exit_code
     assert splitrtc("models", "fetch", "https://example.org/x.onnx").exit_code == BadArgument.exit_code
     assert splitrtc("models", "fetch").exit_code == 2
+
+
+def test_a_log_says_once_what_is_fetched(capfd: Any) -> None:
+    with progress_bar("[mine]") as progress:
+        for there in (0, 500_000, 1_000_000):
+            progress(there, 1_000_000)
+    assert capfd.readouterr() == ("", "fetching [mine], 1.0 MB\n")
+    with progress_bar("nothing"):
+        pass
+    assert capfd.readouterr() == ("", "")
