@@ -190,7 +190,8 @@ class _Builder:
             op = node.op_type
             chance = self._is_random(node)
             varies = chance or any(varying[t] for t in used)
-            only_shape = op in ("Shape", "Size") and node.domain in ("", "ai.onnx")
+            main = node.domain in ("", "ai.onnx")
+            only_shape = main and op in ("Shape", "Size")
             if varies and not chance and (value := self._shape_value(node, nodes, producer)) is not None:
                 known[i] = value
                 varies = False
@@ -201,7 +202,7 @@ class _Builder:
             varying += [varies] * len(made)
             data += [reads_data] * len(made)
             free.append(not varies)
-            repeatable.append(varies and (not reads_data or op in MOVE_NOTHING and node.domain in ("", "ai.onnx")))
+            repeatable.append(varies and (not reads_data or (op in MOVE_NOTHING and main)))
         for name in self._outputs:
             if name not in ids:
                 raise ModelFileError(f"the model is damaged: nothing makes its output {name!r}")

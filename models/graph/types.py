@@ -1,0 +1,148 @@
+"""Types and shapes of a model's tensors: what the file states, then what can be inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
+
+from models.tensor import TensorSpec
+from splitrtc_errors import CutError, MissingDependency, ModelError, ModelFileError, TensorError
+
+if TYPE_CHECKING:
+    from models.graph.index import Graph
+
+__all__ = ["TensorType", "complete", "infer", "tensor_type"]
+
+SMALL_BYTES = 1024
+"""Weights up to this size may be shapes and the like, which inference needs; larger ones it need not see."""
+
+_DTYPES = {"FLOAT": "float32", "DOUBLE": "float64"}  # the others are numpy's names in capitals
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """What is known of a tensor: element type and shape.
+
+    ``kind`` is "tensor", or "sequence", "optional", "map", "sparse_tensor". ``dtype`` is numpy's name of the element
+    type (of a sequence's or an optional's tensors too), "" when unknown. ``shape`` is None when not even the rank is
+    known; a size in it is an integer, a symbol, or None.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+    def spec(self) -> TensorSpec:
+        """The same as a TensorSpec; CutError when it is no tensor of fixed shape, or beyond the protocol's limits."""
+        if self.kind != "tensor":
+            raise CutError(f"{self.name} is a {self.kind}, which cannot be sent; choose another cut")
+        if self.shape is None or not self.dtype:
+            raise CutError(f"the type and shape of {self.name} cannot be found out; choose another cut")
+        sizes = tuple(size for size in self.shape if isinstance(size, int))
+        if len(sizes) < len(self.shape) or not all(sizes):
+            shown = [size or "?" for size in self.shape]
+            raise CutError(f"{self.name} has no fixed shape ({shown}); fix the model's input shape first")
+        try:
+            return TensorSpec(self.name, self.dtype, sizes)
+        except TensorError as error:
+            raise CutError(f"this tensor cannot cross: {error}") from error
+
+
+def tensor_type(value: ValueInfoProto) -> TensorType:
+    """Read a value's type."""
+    kind = value.type.WhichOneof("value") or "tensor_type"
+    inner = value.type
+    while inner.WhichOneof("value") in ("sequence_type", "optional_type"):
+        inner = getattr(inner, inner.WhichOneof("value")).elem_type
+    tensor = inner.sparse_tensor_type if inner.WhichOneof("value") == "sparse_tensor_type" else inner.tensor_type
+    name = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else ""
+    shape: tuple[int | str | None, ...] | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(
+            size.dim_value if size.HasField("dim_value") else size.dim_param or None for size in tensor.shape.dim
+        )
+    return TensorType(value.name, kind.removesuffix("_type"), _DTYPES.get(name, name.lower()), shape)
+
+
+def infer(model: ModelProto) -> dict[str, ValueInfoProto]:
+    """Return what the file states, and what ONNX's inference finds out, of the tensors of the main graph.
+
+    ModelFileError when types do not fit each other. Weights are not looked at, but for the small ones.
+    """
+    skeleton = without_weights(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton.SerializeToString(), check_type=True, data_prop=True)
+    except Exception as error:  # its errors are of several unrelated classes
+        raise ModelFileError(f"the model is damaged: {' '.join(str(error).split())[:500]}") from error
+    graph = inferred.graph
+    known = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    return {name: value for name, value in known.items() if _has_type(value.type)}
+
+
+def complete(model: ModelProto, graph: Graph, known: Mapping[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    """Return ``known`` and what the runtime can tell of the rest: it knows operators that ONNX does not.
+
+    Nothing more than ``known`` when there is no runtime, or it cannot run the model.
+    """
+    from models.runtime import open_session
+
+    missing = [
+        graph.tensor_names[tensor]
+        for makes in graph.makes
+        for tensor in makes
+        if graph.varying[tensor] and graph.tensor_names[tensor] not in known
+    ]
+    outputs = {value.name for value in model.graph.output}
+    skeleton = without_weights(model)
+    skeleton.graph.output.extend(ValueInfoProto(name=name) for name in missing if name not in outputs)
+    result = dict(known)
+    try:
+        session = open_session(skeleton.SerializeToString(), "cpu", optimise=False)
+    except (MissingDependency, ModelError):
+        return result
+    asked = set(missing)
+    for found in session.get_outputs():
+        if found.name in asked and (value := _from_runtime(found.name, found.type, found.shape)) is not None:
+            result[found.name] = value
+    return result
+
+
+def _from_runtime(name: str, kind: str, shape: list[int | str | None]) -> ValueInfoProto | None:
+    """A value of a type as ONNX Runtime writes it, ``tensor(float)``; None for those that are no tensors."""
+    element = kind.removeprefix("tensor(").removesuffix(")")
+    names = {"float": "FLOAT", "double": "DOUBLE"}
+    try:
+        number = TensorProto.DataType.Value(names.get(element, element.upper()))
+    except ValueError:
+        return None
+    return onnx.helper.make_tensor_value_info(name, number, shape or None)  # it says [] of an unknown rank too
+
+
+def without_weights(model: ModelProto) -> ModelProto:
+    """The model with its larger weights as inputs: small enough to be handed about, and of the same types."""
+    skeleton = ModelProto(ir_version=max(model.ir_version, 4))
+    skeleton.opset_import.extend(model.opset_import)
+    skeleton.functions.extend(model.functions)
+    source, graph = model.graph, skeleton.graph
+    graph.name = source.name or "graph"
+    graph.node.extend(source.node)
+    for field in ("output", "value_info", "sparse_initializer"):
+        getattr(graph, field).extend(getattr(source, field))
+    weights = {tensor.name for tensor in source.initializer}
+    graph.input.extend(value for value in source.input if value.name not in weights)
+    for tensor in source.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL and tensor.ByteSize() <= SMALL_BYTES:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return skeleton
+
+
+def _has_type(kind: TypeProto) -> bool:
+    which = kind.WhichOneof("value")
+    return which is not None and (which != "tensor_type" or kind.tensor_type.elem_type != 0)
