@@ -7,7 +7,9 @@ COVERAGE := $(BIN)/coverage report --skip-covered
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
 PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
 	rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/sctp_counters.py rtc/sctp_streams.py rtc/sctp_wire.py \
-	models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
+	models/tensor.py models/identity.py models/card.py models/members.py models/information.py \
+	models/calibration.py models/codecs/*.py models/graph/datapath.py models/graph/enumeration.py models/graph/flow.py \
+	models/graph/mincut.py models/graph/memory.py models/graph/macs.py \
 	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
 	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py \
 	signaling/limits.py signaling/resume.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py \

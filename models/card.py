@@ -7,15 +7,14 @@ needs this module alone.
 from __future__ import annotations
 
 import json
-import math
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from models.identity import file_digest, is_digest, partition_id
+from models.members import Members, shown
 from models.tensor import TensorSpec, is_tensor_name
-from splitrtc_errors import BadArgument, ModelFileError, TensorError, UnknownModel
+from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
 __all__ = ["Decoding", "ModelCard", "PartitionCard", "Preprocessing", "TensorSpec"]
 
@@ -23,81 +22,6 @@ FORMAT = 1
 
 MAX_CARD_BYTES = 2**20
 MAX_LABELS = 2**16  # a class is a u16 on the wire
-
-T = TypeVar("T")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-class _Members:
-    """The members of one JSON object, each taken once and checked; what is left over at the end is an error."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ModelFileError(f"{where}: expected an object, not {_shown(value)}")
-        self._left = dict(value)
-        self._where = where
-
-    def take(self, name: str, kind: type[T]) -> T:
-        if name not in self._left:
-            raise ModelFileError(f"{self._where}: {name!r} is missing")
-        value = self._left.pop(name)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:  # not isinstance: True is no integer
-            raise ModelFileError(f"{self._where}: {name!r} is a {kind.__name__}, not {_shown(value)}")
-        return value
-
-    def take_name(self, name: str) -> str:
-        value = self.take(name, str)
-        if _NAME.fullmatch(value) is None:
-            raise ModelFileError(
-                f"{self._where}: {name!r} is made of letters, digits, '_', '-' and '.', at most 64, not {_shown(value)}"
-            )
-        return value
-
-    def take_texts(self, name: str) -> tuple[str, ...]:
-        value = self.take(name, list)
-        if not value or not all(isinstance(item, str) for item in value):
-            raise ModelFileError(f"{self._where}: {name!r} is a list of at least one text, not {_shown(value)}")
-        return tuple(value)
-
-    def take_choice(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self.take(name, str)
-        if value not in choices:
-            raise ModelFileError(f"{self._where}: {name!r} is {' or '.join(choices)}, not {_shown(value)}")
-        return value
-
-    def take_plane_values(self, name: str) -> tuple[float, ...]:
-        value = self.take(name, list)
-        numbers = [item for item in value if type(item) in (int, float) and math.isfinite(item)]
-        if len(value) != 3 or len(numbers) != 3:
-            raise ModelFileError(f"{self._where}: {name!r} is a list of 3 finite numbers, not {_shown(value)}")
-        return tuple(map(float, numbers))
-
-    def take_share(self, name: str) -> float:
-        value = self.take(name, float)
-        if not 0 <= value <= 1:
-            raise ModelFileError(f"{self._where}: {name!r} is between 0 and 1, not {value}")
-        return value
-
-    def take_tensors(self, name: str) -> tuple[TensorSpec, ...]:
-        try:
-            return tuple(TensorSpec.from_json(item) for item in self.take(name, list))
-        except TensorError as error:
-            raise ModelFileError(f"{self._where}: {name!r}: {error}") from error
-
-    def has(self, name: str) -> bool:
-        return name in self._left
-
-    def done(self) -> None:
-        if self._left:
-            raise ModelFileError(f"{self._where}: unknown {', '.join(map(_shown, sorted(self._left)))}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +41,7 @@ class Preprocessing:
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
         """Read this part of a card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
+        members = Members(value, where)
         preprocessing = cls(
             resize=members.take_choice("resize", ("stretch",)),
             order=members.take_choice("order", ("RGB", "BGR")),
@@ -152,7 +76,7 @@ class Decoding:
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
         """Read this part of a card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
+        members = Members(value, where)
         decoding = cls(
             scheme=members.take_choice("scheme", ("ssd",)),
             scores=members.take("scores", str),
@@ -185,7 +109,7 @@ class PartitionCard:
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
         """Read this part of a card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
+        members = Members(value, where)
         partition = cls(
             name=members.take_name("name"),
             tensors=members.take_texts("tensors"),
@@ -251,7 +175,7 @@ class ModelCard:
     @classmethod
     def from_json(cls, value: object, directory: Path | None = None, where: str = "model card") -> Self:
         """Read a parsed card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
+        members = Members(value, where)
         if members.take("format", int) != FORMAT:
             raise ModelFileError(f"{where}: 'format' is not {FORMAT}; it was made for another version of splitrtc")
         partitions = members.take("partitions", list)
@@ -356,7 +280,7 @@ class ModelCard:
             if partition.default if wanted is None else wanted in (partition.name, self.partition_id(partition)):
                 return partition
         known = ", ".join(partition.name for partition in self.partitions)
-        raise UnknownModel(f"model {self.name} has no partition {_shown(wanted)}; it has: {known}")
+        raise UnknownModel(f"model {self.name} has no partition {shown(wanted)}; it has: {known}")
 
     def partition_id(self, partition: PartitionCard) -> str:
         """Return the id (docs/protocol.md, 1.4) of one of this model's partitions: 32 hex digits."""
