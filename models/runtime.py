@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from numpy.typing import NDArray
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, MissingDependency, ModelError, ModelFileError, ProviderError, TensorError
 
-__all__ = ["PROVIDERS", "Submodel", "available_providers", "load_submodel", "open_session", "runtime_version"]
+__all__ = [
+    "PROVIDERS",
+    "Submodel",
+    "available_providers",
+    "load_submodel",
+    "open_session",
+    "optimised_model",
+    "runtime_version",
+]
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """What a caller asks for, and what ONNX Runtime calls it."""
@@ -150,6 +159,22 @@ def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, 
             raise ProviderError(f"{message}; see what `splitrtc doctor` finds, or ask for provider auto or cpu")
         _log.warning(message)
     return session
+
+
+def optimised_model(model: bytes) -> bytes:
+    """Return the model that ONNX Runtime makes of one by fusions that hold on every machine; ModelFileError."""
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 4  # it warns that the result is for this machine; it is only looked at
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimised.onnx")
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(model, options, providers=[PROVIDERS["cpu"]])
+            return path.read_bytes()
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
+            raise ModelFileError(f"cannot optimise the model: {error}") from error
 
 
 def _name(model: Path | bytes) -> str:

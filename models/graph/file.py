@@ -17,7 +17,7 @@ from models.files import draft, replace_file
 from models.graph.index import bodies
 from splitrtc_errors import ModelFileError, UserError
 
-__all__ = ["read_model", "write_model"]
+__all__ = ["all_tensors", "has_external", "read_model", "to_bytes", "write_model"]
 
 MAX_FILE_BYTES = 2**31 - 1
 """Of the file itself: what protobuf can hold."""
@@ -71,16 +71,27 @@ def write_model(model: ModelProto, path: Path, weights_from: Path | None = None)
             written.append(path.with_name(f"{path.name}.data"))
             with draft(written[1]) as beside:
                 _copy_weights(external, weights_from, beside, written[1].name)
-        replace_file(path, serialised(model))
+        replace_file(path, _serialised(model))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; make room or rights there") from error
     return written
 
 
-def serialised(model: ModelProto) -> bytes:
-    """The bytes of a model's file, the same each time."""
+def to_bytes(model: ModelProto) -> bytes:
+    """The content of a model's file, the same each time; ModelFileError when its weights are in others."""
+    if has_external(model):
+        raise ModelFileError("the weights are in other files, so that the model is no single one: write it to a file")
+    return _serialised(model)
+
+
+def _serialised(model: ModelProto) -> bytes:
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def has_external(model: ModelProto) -> bool:
+    """Whether weights of a model lie in other files."""
+    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in all_tensors(model))
 
 
 def all_tensors(model: ModelProto) -> Iterator[TensorProto]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, TensorShapeProto, ValueInfoProto
 
-from models.graph.file import all_tensors, read_model
+from models.graph.file import read_model, to_bytes
 from models.graph.index import Graph, name_list
 from models.graph.types import TensorType, complete, infer, tensor_type
 from splitrtc_errors import CutError
@@ -34,11 +34,50 @@ class Model:
         """Read a model's file, or its bytes. ModelFileError, one clear line, when it is no good."""
         return cls(read_model(source), source.parent if isinstance(source, Path) else None)
 
+    def fixed(self, shapes: Mapping[str, Sequence[int]]) -> Model:
+        """The same model for inputs of these shapes only: their free dimensions are free no more, nor what follows.
+
+        CutError when a shape is not one that the input can have.
+        """
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        symbols: dict[str, int] = {}
+        for value in proto.graph.input:
+            if (shape := shapes.get(value.name)) is None:
+                continue
+            stated = value.type.tensor_type.shape.dim
+            if not value.type.tensor_type.HasField("shape"):
+                stated.extend(TensorShapeProto.Dimension() for _ in shape)
+            known = [size.dim_value if size.HasField("dim_value") else None for size in stated]
+            if len(known) != len(shape) or any(a not in (None, b) for a, b in zip(known, shape, strict=True)):
+                raise CutError(f"input {value.name} has the shape {known}, which {tuple(shape)} does not fit")
+            for size, wanted in zip(stated, shape, strict=True):
+                if size.dim_param:
+                    symbols[size.dim_param] = wanted
+                size.dim_value = wanted
+        for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
+            for size in value.type.tensor_type.shape.dim:
+                if size.dim_param in symbols:
+                    size.dim_value = symbols[size.dim_param]
+        model = Model(proto, self.folder)
+        for output in proto.graph.output:
+            output.type.CopyFrom(model._values[output.name].type)
+        return model
+
     @cached_property
     def inputs(self) -> list[ValueInfoProto]:
         """The inputs that have to be given, as the file states them."""
         names = {self.graph.tensor_names[tensor] for tensor in self.graph.inputs}
         return [value for value in self.proto.graph.input if value.name in names]
+
+    @property
+    def input_types(self) -> tuple[TensorType, ...]:
+        """Type and shape of the inputs that have to be given."""
+        return tuple(map(tensor_type, self.inputs))
+
+    def to_bytes(self) -> bytes:
+        """The content of its file; ModelFileError when its weights are in others."""
+        return to_bytes(self.proto)
 
     @cached_property
     def types(self) -> dict[str, TensorType]:
@@ -69,8 +108,3 @@ class Model:
         """Those of the dense initialisers that are named, in the file's order."""
         places = sorted(self._initializers[name] for name in names if name in self._initializers)
         return [self.proto.graph.initializer[place] for place in places]
-
-    @staticmethod
-    def has_external(proto: ModelProto) -> bool:
-        """Whether weights of a model lie in other files."""
-        return any(tensor.data_location == TensorProto.EXTERNAL for tensor in all_tensors(proto))

@@ -10,17 +10,19 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from models.graph.cuts import Cut, constant_nodes, nodes_between
-from models.graph.file import serialised, write_model
+from models.graph.file import to_bytes, write_model
 from models.graph.model import Model
 from models.graph.types import TensorType, tensor_type
-from splitrtc_errors import ModelFileError
 
 __all__ = ["Part", "split"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a model: an ONNX model, whose large weights may lie in other files, in ``folder``."""
+    """One part of a model: an ONNX model, whose weights may lie in other files, in ``folder``.
+
+    ``nodes`` are those of the model that are in it.
+    """
 
     proto: ModelProto
     folder: Path | None
@@ -37,10 +39,8 @@ class Part:
         return tuple(map(tensor_type, self.proto.graph.output))
 
     def to_bytes(self) -> bytes:
-        """The content of its file. ModelFileError when its weights are in others: only `write` gives it whole."""
-        if self.folder is not None and Model.has_external(self.proto):
-            raise ModelFileError("this part's weights are in other files: write it to a file")
-        return serialised(self.proto)
+        """The content of its file. ModelFileError when its weights are in others."""
+        return to_bytes(self.proto)
 
     def write(self, path: Path) -> list[Path]:
         """Write it in one step; returns the files. UserError when that fails."""
@@ -85,12 +85,13 @@ def _part(model: Model, inputs: Sequence[int], outputs: Sequence[int], first: bo
     read = {names[tensor] for i in nodes - values for tensor in graph.uses[i]}
     made = {names[tensor] for i in nodes for tensor in graph.makes[i]}
     ends = {value.name for value in (*inputs_now, *outputs_now)}
-    about = [item for item in source.quantization_annotation if item.tensor_name in read | made | ends]
+    inside = (read | made) - ends
+    about = [item for item in source.quantization_annotation if item.tensor_name in inside | ends]
     part.quantization_annotation.extend(about)
     constants = read | ends | {entry.value for item in about for entry in item.quant_parameter_tensor_names}
     part.initializer.extend(model.initializers(constants))
     part.sparse_initializer.extend(t for t in source.sparse_initializer if t.values.name in constants)
-    part.value_info.extend(value for value in source.value_info if value.name in (read | made) - ends)
+    part.value_info.extend(value for value in source.value_info if value.name in inside)
     return Part(proto, model.folder, frozenset(nodes))
 
 

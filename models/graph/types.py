@@ -37,6 +37,11 @@ class TensorType:
     dtype: str
     shape: tuple[int | str | None, ...] | None
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all sizes are known."""
+        return self.shape is not None and all(isinstance(size, int) for size in self.shape)
+
     def spec(self) -> TensorSpec:
         """The same as a TensorSpec; CutError when it is no tensor of fixed shape, or beyond the protocol's limits."""
         if self.kind != "tensor":
