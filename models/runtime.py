@@ -108,7 +108,13 @@ def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1,
     return Submodel(open_session(model, provider, threads, optimise), _name(model))
 
 
-def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True) -> Any:
+def open_session(
+    model: Path | bytes,
+    provider: str = "auto",
+    threads: int = 1,
+    optimise: bool = True,
+    profile: Path | None = None,
+) -> Any:
     """Load any ONNX model, from a file or from its bytes; returns an onnxruntime.InferenceSession.
 
     Args:
@@ -116,6 +122,8 @@ def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, 
         provider: "cpu", "cuda", or "auto": CUDA if it works, else the CPU.
         threads: number of threads of one run on the CPU.
         optimise: False runs the graph node by node as it is written, for comparisons bit for bit.
+        profile: where the runtime writes the time of each node, when the session's profiling is ended; its name gets
+            an ending.
 
     Raises:
         BadArgument: no such provider, or fewer than one thread.
@@ -143,6 +151,9 @@ def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, 
     options.log_severity_level = 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     providers: list[Any] = [PROVIDERS["cpu"]]
     if wanted == "cuda":
         ort.preload_dlls()  # those of the nvidia-* packages, which the system's loader does not find
