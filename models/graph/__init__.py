@@ -14,18 +14,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from models.graph.batching import batched
     from models.graph.cuts import Cut, after, at, before, exactly, of_nodes, up_to
     from models.graph.index import Graph
     from models.graph.model import Model
     from models.graph.parts import Part, split
+    from models.graph.running import find_inputs
     from models.graph.types import TensorType
+    from models.graph.verification import Sweep, Verification, sweep, verify
 
 _MODULES = {
     "models.graph.cuts": ("Cut", "after", "at", "before", "exactly", "of_nodes", "up_to"),
     "models.graph.index": ("Graph",),
     "models.graph.model": ("Model",),
     "models.graph.parts": ("Part", "split"),
+    "models.graph.batching": ("batched",),
+    "models.graph.running": ("find_inputs",),
     "models.graph.types": ("TensorType",),
+    "models.graph.verification": ("Sweep", "Verification", "sweep", "verify"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -34,14 +40,20 @@ __all__ = [
     "Graph",
     "Model",
     "Part",
+    "Sweep",
     "TensorType",
+    "Verification",
     "after",
     "at",
+    "batched",
     "before",
     "exactly",
+    "find_inputs",
     "of_nodes",
     "split",
+    "sweep",
     "up_to",
+    "verify",
 ]
 
 

@@ -88,6 +88,10 @@ class Graph:
         """
         return _Builder(model, shapes or {}).graph()
 
+    def has_tensor(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._tensor_ids
+
     def node_id(self, name: str) -> int:
         """Return the number of the node of this name; CutError names the near ones when there is none."""
         return _find(self._node_ids, name, "node")

@@ -84,6 +84,10 @@ class Model:
         """Type and shape of every tensor of which they are stated or can be inferred, by name."""
         return {name: tensor_type(value) for name, value in self._all_values.items()}
 
+    def type_of(self, name: str) -> TensorType:
+        """Type and shape of one tensor; CutError when they cannot be found out."""
+        return tensor_type(self.values([name])[0])
+
     def values(self, names: Sequence[str]) -> list[ValueInfoProto]:
         """Type and shape of some tensors, as they are written in a file; CutError when they cannot be found out."""
         if not all(name in self._values for name in names):

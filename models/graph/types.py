@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
@@ -41,6 +41,15 @@ class TensorType:
     def is_fixed(self) -> bool:
         """Whether all sizes are known."""
         return self.shape is not None and all(isinstance(size, int) for size in self.shape)
+
+    def __str__(self) -> str:
+        sizes = "?" if self.shape is None else "x".join(str(size or "?") for size in self.shape)
+        return f"{self.name} {'' if self.kind == 'tensor' else self.kind + ' of '}{self.dtype or '?'}[{sizes}]"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values: sizes are integers, texts (symbols) or None."""
+        shape = None if self.shape is None else list(self.shape)
+        return {"name": self.name, "kind": self.kind, "type": self.dtype, "shape": shape}
 
     def spec(self) -> TensorSpec:
         """The same as a TensorSpec; CutError when it is no tensor of fixed shape, or beyond the protocol's limits."""
