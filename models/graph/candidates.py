@@ -24,7 +24,8 @@ class Candidate:
     """A cut and what it costs.
 
     Attributes:
-        name: the node of the model after which it lies in topological order, or before which for an empty head.
+        name: the last node of the head in topological order (of a head that is no beginning of that order: the one
+            that most of the crossing bytes come from), or the first node of the model for an empty head.
         flag: "after" or "before", as the TR has it.
         nodes: how many nodes of the data path the head has.
         tensors: those that cross.
@@ -96,7 +97,7 @@ class Catalogue:
     ) -> None:
         self.costs, self.deployment, self.coded = costs, deployment, coded or {}
         self._node_ms = deployment.node_ms if deployment is not None else [0.0] * len(costs.path.nodes)
-        self._sent = costs.sizes if profile is None else self.coded[profile]
+        self.sent = costs.sizes if profile is None else self.coded[profile]
         self._surroundings = Surroundings(costs.model.graph, costs.path, costs.types)
         self._single = frozenset(single_tensor_cuts(costs.path))
 
@@ -121,7 +122,17 @@ class Catalogue:
         tail = [place for place in range(len(path.nodes)) if place not in inside]
         memory = [head_memory(path, part, sizes) for part in (inside, tail)]
         ms = [sum(self._node_ms[place] for place in part) for part in (inside, tail)]
-        return self._candidate(sorted(inside), tensors, sum(self.costs.macs[place] for place in inside), *ms, *memory)
+        # Named by the node that most of the bytes come from: in topological order, no single node marks such a head.
+        inside_first = sorted(inside)
+        last = max((path.maker[t] for t in tensors if t in path.maker), key=lambda place: self._made(place), default=None)
+        if last is not None:
+            inside_first.remove(last)
+            inside_first.append(last)
+        macs = sum(self.costs.macs[place] for place in inside)
+        return self._candidate(inside_first, tensors, macs, *ms, *memory)
+
+    def _made(self, place: int) -> int:
+        return sum(self.costs.sizes.get(t, 0) for t in self.costs.path.makes[place])
 
     def _candidate(
         self,
@@ -137,7 +148,7 @@ class Catalogue:
         graph, path = costs.model.graph, costs.path
         names = sorted(((graph.tensor_names[t], t) for t in tensors), key=lambda pair: pair[0].encode())
         node = path.nodes[head[-1] if head else 0]
-        sent = [self._sent.get(t) for t in tensors]
+        sent = [self.sent.get(t) for t in tensors]
         latency = None
         if self.deployment is not None and None not in sent:
             latency = self.deployment.latency(head_ms, tail_ms, sum(size or 0 for size in sent))

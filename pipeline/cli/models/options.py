@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cut_options",
+    "find_model",
     "folders_option",
     "model_argument",
     "open_model",
@@ -70,12 +71,18 @@ def cut_options(command: F) -> F:
     return command
 
 
+def find_model(text: str, folders: Sequence[Path]) -> Path:
+    """The file of the model that the command line names."""
+    from models import Zoo, resolve_model
+
+    return resolve_model(text, Zoo(folders))
+
+
 def open_model(text: str, folders: Sequence[Path]) -> Model:
     """Find and load the model that the command line names."""
-    from models import Zoo, resolve_model
     from models.graph import Model
 
-    return Model.load(resolve_model(text, Zoo(folders)))
+    return Model.load(find_model(text, folders))
 
 
 def read_cuts(
