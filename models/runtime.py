@@ -108,7 +108,9 @@ def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1,
     return Submodel(open_session(model, provider, threads, optimise), _name(model))
 
 
-def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True) -> Any:
+def open_session(
+    model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True, quiet: bool = False
+) -> Any:
     """Load any ONNX model, from a file or from its bytes; returns an onnxruntime.InferenceSession.
 
     Args:
@@ -116,6 +118,7 @@ def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, 
         provider: "cpu", "cuda", or "auto": CUDA if it works, else the CPU.
         threads: number of threads of one run on the CPU.
         optimise: False runs the graph node by node as it is written, for comparisons bit for bit.
+        quiet: the runtime writes nothing of what it also raises, for runs that are expected to fail.
 
     Raises:
         BadArgument: no such provider, or fewer than one thread.
@@ -140,7 +143,7 @@ def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, 
     options.inter_op_num_threads = 1
     # Waiting threads would spin and take the core from the other sessions, the codecs and the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4 if quiet else 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers: list[Any] = [PROVIDERS["cpu"]]
