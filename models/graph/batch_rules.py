@@ -1,9 +1,11 @@
 """For each operator: where the batch is in its outputs, given where it is in its inputs; or why there is none.
 
 A tensor *has the batch at an axis* when, for N samples, it is N times as long there as for one. In that dimension come
-first ``outer`` pieces, in each piece all samples, in each sample the rest; so the samples lie one after the other when
-``outer`` is 1, and it is the batch's own dimension when one sample alone is 1 long there. A rule holds when each sample's part of the outputs is what that sample alone would give;
-what is not batched is the same for all samples. Rules may change the node, where it states a size of 1.
+first ``outer`` pieces, in each piece all samples, in each sample the rest. So the samples lie one after the other when
+``outer`` is 1, and it is the batch's own dimension when one sample alone is 1 long there.
+
+A rule holds when each sample's share of the outputs is what that sample alone would give; what is not batched is the
+same for all samples. Rules may change the node, where it states a size of 1.
 """
 
 from __future__ import annotations
@@ -203,13 +205,17 @@ def _reduce(op: Op) -> int:
 def _matmul(op: Op) -> int:
     left, right = op.input(0), op.input(3 if op.node.op_type == "QLinearMatMul" else 1)
     out = len(op.shapes[op.node.output[0]])
+    if len(op.shapes[right]) == 1 and right not in op.axes and op.axes[left] < op.rank() - 1:
+        return op.axes[left]
     aligned = set()
+    if op.rank() == 1 or len(op.shapes[right]) == 1:
+        raise Refused("it multiplies with a vector")
     for name, summed in ((left, -1), (right, -2)):
         rank = len(op.shapes[name])
         if name in op.axes:
-            if rank == 1 or op.axes[name] == rank + summed:
+            if op.axes[name] == rank + summed:
                 raise Refused("it sums along the batch's dimension")
-            aligned.add(op.axes[name] + max(out, 2) - rank)
+            aligned.add(op.axes[name] + out - rank)
     if len(aligned) != 1:
         raise Refused("its inputs have the batch in different dimensions")
     axis = aligned.pop()
@@ -222,8 +228,6 @@ def _matmul(op: Op) -> int:
             own = axis - out + len(op.shapes[name])
             if (op.shapes[name][own] if own >= 0 else 1) != (size if name in op.axes else 1):
                 raise Refused(f"{name} does not fit in the batch's dimension")
-    if len(op.shapes[right]) == 1 or len(op.shapes[left]) == 1:
-        raise Refused("it multiplies with a vector")
     return axis
 
 
@@ -358,9 +362,10 @@ def _reshape(op: Op) -> int:
     if not possible:
         raise Refused("it tears the samples apart")
 
-    def likely(place: int) -> tuple[bool, bool, bool, bool]:
+    def likely(place: int) -> tuple[bool, ...]:  # any place is right; some let the rules go on
+        is_row = len(out) == 2 and place == 0  # of a matrix
         behind, ahead = out[place + 1 :] == shape[axis + 1 :], out[:place] == shape[:axis]
-        return out[place] == 1, behind, ahead, place == axis
+        return out[place] == 1, is_row, behind, ahead, place == axis
 
     chosen = max(possible, key=likely)
     op.outer = possible[chosen]
