@@ -113,6 +113,7 @@ def open_session(
     provider: str = "auto",
     threads: int = 1,
     optimise: bool = True,
+    quiet: bool = False,
     profile: Path | None = None,
 ) -> Any:
     """Load any ONNX model, from a file or from its bytes; returns an onnxruntime.InferenceSession.
@@ -122,6 +123,7 @@ def open_session(
         provider: "cpu", "cuda", or "auto": CUDA if it works, else the CPU.
         threads: number of threads of one run on the CPU.
         optimise: False runs the graph node by node as it is written, for comparisons bit for bit.
+        quiet: the runtime writes nothing of what it also raises, for runs that are expected to fail.
         profile: where the runtime writes the time of each node, when the session's profiling is ended; its name gets
             an ending.
 
@@ -148,7 +150,7 @@ def open_session(
     options.inter_op_num_threads = 1
     # Waiting threads would spin and take the core from the other sessions, the codecs and the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4 if quiet else 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile is not None:
