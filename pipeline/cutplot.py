@@ -29,7 +29,16 @@ WORK = "#e9c46a"
 CUT = "#e76f51"
 STAGES = ("#2a9d8f", "#8ab17d", "#e9c46a", "#f4a261", "#e76f51", "#b5838d", "#6d6875", "#457b9d", "#9fd3c7", "#c8ccd4")
 
-LABELLED = 7
+_BADGE: dict[str, Any] = {
+    "ha": "center",
+    "va": "center",
+    "fontsize": 7.5,
+    "color": "white",
+    "zorder": 7,
+    "bbox": {"boxstyle": "circle,pad=0.22", "facecolor": CUT, "edgecolor": "white", "linewidth": 0.8},
+}
+
+LABELLED = 9
 """Cuts that get a label; the others a mark."""
 MAX_LANES = 14
 
@@ -77,17 +86,15 @@ def plot_cuts(
     lane_of = [min(lane, MAX_LANES - 1) for lane in lanes(blocks)]
     rows = max(lane_of, default=0) + 1
     height = 0.9 + 0.3 * rows
-    figure = Figure(figsize=(13, 5.4 + height), layout="constrained")
+    figure = Figure(figsize=(14, 5.4 + height), layout="constrained")
     plot, graph = figure.subplots(2, 1, sharex=True, height_ratios=(5, height))
     _draw_sizes(plot, costs, candidates, chosen, references)
     _draw_graph(graph, costs, blocks, lane_of)
     for number, cut in enumerate(chosen):
         for axes in (plot, graph):
             axes.axvline(cut.nodes, color=CUT, linewidth=1, linestyle=(0, (4, 3)), zorder=1, alpha=0.8)
-        graph.annotate(
-            str(number + 1), (cut.nodes, rows - 0.35), ha="center", va="bottom", fontsize=8, color="white", zorder=6,
-            bbox={"boxstyle": "circle,pad=0.25", "facecolor": CUT, "edgecolor": "none"}, annotation_clip=False,
-        )  # fmt: skip
+        graph.annotate(str(number + 1), (cut.nodes, rows - 0.15), annotation_clip=False, **_BADGE)
+    _legend(figure, chosen)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
     try:
         figure.savefig(path, dpi=120)
@@ -114,7 +121,7 @@ def _draw_sizes(
     axes.set_yscale("log")
     low = min([*sizes, *(reference.bytes for reference in references)])
     high = max([*sizes, *(reference.bytes for reference in references)])
-    axes.set_ylim(low / 3, high * 6)
+    axes.set_ylim(low / 2, high * 5)
     axes.set_xlim(-0.01 * len(costs.path.nodes), 1.01 * len(costs.path.nodes))
     for reference in references:
         axes.axhline(reference.bytes, color=INK, linewidth=0.9, linestyle=":", zorder=2)
@@ -130,7 +137,8 @@ def _draw_sizes(
     work.tick_params(colors="#b8860b")
     axes.set_zorder(work.get_zorder() + 1)
     axes.patch.set_visible(False)
-    _label(axes, chosen)
+    for number, cut in enumerate(chosen):
+        axes.annotate(str(number + 1), (cut.nodes, cut.bytes), **_BADGE)
     axes.set_ylabel("bytes per frame, not compressed")
     axes.yaxis.set_major_formatter(lambda value, _: _size(value))
     axes.yaxis.set_minor_formatter(lambda *_: "")
@@ -143,17 +151,26 @@ def _draw_sizes(
         each.tick_params(axis="x", bottom=False, labelbottom=False)
 
 
-def _label(axes: Any, chosen: Sequence[Candidate]) -> None:
-    """Number, bytes and device share of each chosen cut, below it, where only the bytes' shadow is."""
-    for number, cut in enumerate(chosen):
-        axes.plot(cut.nodes, cut.bytes, "o", color=CUT, markersize=8, markeredgecolor="white", zorder=6)
-        many = f", {len(cut.tensors)} tensors" if len(cut.tensors) > 1 else ""
-        text = f"{number + 1}  {_size(cut.bytes)}, {100 * cut.device_macs_share:.0f} %{many}\n{_short(cut.name)}"
-        axes.annotate(
-            text, (cut.nodes, cut.bytes), xytext=(9, -16 - 34 * (number % 3)), textcoords="offset points",
-            fontsize=8, color=INK, zorder=7, va="top",
-            bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": CUT, "linewidth": 0.6, "alpha": 0.9},
-        )  # fmt: skip
+def _legend(figure: Any, chosen: Sequence[Candidate]) -> None:
+    """What the numbers are, beside the picture: bytes, device share and the node after which it is cut."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], marker="o", color=CUT, markersize=11, markeredgecolor="none", linestyle="none") for _ in chosen
+    ]
+    labels = []
+    for cut in chosen:
+        many = f" in {len(cut.tensors)} tensors" if len(cut.tensors) > 1 else ""
+        labels.append(f"{_size(cut.bytes)}{many}, {100 * cut.device_macs_share:.0f} % of the MACs\n{_short(cut.name)}")
+    if not chosen:
+        return
+    legend = figure.legend(
+        handles, labels, loc="outside right upper", frameon=False, fontsize=8, labelcolor=INK, labelspacing=1.1,
+        title="cuts that no other beats", title_fontsize=9, alignment="left",
+    )  # fmt: skip
+    for number, handle in enumerate(legend.legend_handles):
+        handle.set_marker(f"${number + 1}$")
+        handle.set_markersize(7)
 
 
 def _draw_graph(axes: Any, costs: Costs, blocks: Sequence[Block], lane_of: Sequence[int]) -> None:

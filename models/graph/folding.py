@@ -2,7 +2,7 @@
 
 Blocks are merged step by step, as electrical networks are reduced: two in a row where neither has another neighbour, one
 that lies beside a direct way, and small ones side by side. First only blocks that work on tensors of the same size are
-merged, so that what remains shows the stages of a network; then all, until few enough are left.
+merged, so that what remains shows the stages of a network; then larger and larger ones, until few enough are left.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Block:
 def fold(path: DataPath, stages: Sequence[str], most: int = MAX_BLOCKS) -> list[Block]:
     """Return at most ``most`` blocks, by their first place; ``stages`` say of each node what size it works on."""
     folder = _Folder(path, stages)
-    folder.reduce(small=4, across=False)
-    small = 8
-    while len(folder.places) > most and small <= 2 * len(path.nodes):
-        folder.reduce(small, across=True)
-        small *= 2
+    folder.reduce(small=4, odd=1)
+    limit = 2
+    while len(folder.places) > most and limit <= 2 * len(path.nodes):
+        folder.reduce(4 + limit, limit)
+        limit *= 2
     folder.merge_neighbours(most)
     return folder.blocks()
 
@@ -67,6 +67,9 @@ class _Folder:
     def _stage(self, block: int) -> str:
         return self._stages[self.places[block][-1]]
 
+    def _size(self, block: int) -> int:
+        return len(self.places[block])
+
     def _merge(self, into: int, other: int) -> None:
         """Put ``other`` into ``into``, which is its neighbour or stands between the same ones."""
         self.places[into] = sorted(self.places[into] + self.places.pop(other))
@@ -78,19 +81,23 @@ class _Folder:
                     far[neighbour].add(into)
             near[into].discard(other)
 
-    def reduce(self, small: int, across: bool) -> None:
-        """Merge until nothing changes; ``small`` is of how many nodes a branch may vanish."""
+    def reduce(self, small: int, odd: int) -> None:
+        """Merge until nothing changes.
+
+        ``small`` is of how many nodes a branch may vanish, ``odd`` of how many one of two blocks in a row is merged with
+        the other one though they work on different sizes.
+        """
         waiting = sorted(self.places, reverse=True)
         while waiting:
             block = waiting.pop()
-            if block in self.places and (changed := self._step(block, small, across)) is not None:
+            if block in self.places and (changed := self._step(block, small, odd)) is not None:
                 waiting += (changed, *self.before[changed], *self.after[changed])
 
-    def _step(self, block: int, small: int, across: bool) -> int | None:
+    def _step(self, block: int, small: int, odd: int) -> int | None:
         after, before = self.after[block], self.before[block]
         if len(after) == 1:
             (reader,) = after
-            same = across or self._stage(block) == self._stage(reader)
+            same = self._stage(block) == self._stage(reader) or min(map(self._size, (block, reader))) <= odd
             if len(self.before[reader]) == 1 and same:
                 self._merge(block, reader)
                 return block

@@ -183,11 +183,13 @@ class _Planner:
 
     def prefixes(self) -> list[Candidate]:
         """The cuts in topological order that the limit and the mode allow, and that divide the model."""
+        graph = self._costs.model.graph
         return [
             cut
             for cut in self._catalogue.frontier()
             if 0 < cut.nodes < len(self._costs.path.nodes)
             and (self._limit is None or cut.head_memory.total <= self._limit)
+            and all(self._wire[graph.tensor_id(tensor.name)] < self._never for tensor in cut.tensors)
         ]
 
     def local(self) -> Latency | None:

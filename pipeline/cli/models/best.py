@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.common import common_options, echo_json, option, set_up_logging
 from pipeline.cli.models.costing import SAMPLES, Speeds, catalogue_of, deployment_options, find_samples, size_text
-from pipeline.cli.models.cuts import cuts_table
+from pipeline.cli.models.cuts import console_for_tables, cuts_table
 from pipeline.cli.models.options import model_argument, open_model, parse_shapes, shape_option
 from splitrtc_errors import BadArgument
 
@@ -114,10 +114,9 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def _print(plan: Plan, deployment: Deployment, limit: int | None, profile: str | None, source: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = console_for_tables()
     table = Table("", "device ms", "link ms", "edge ms", "together")
     rows: list[tuple[str, Latency | None]] = [
         ("the best", plan.latency),

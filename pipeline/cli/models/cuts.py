@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.common import common_options, echo_json, option, set_up_logging
-from pipeline.cli.models.costing import SAMPLES, Speeds, catalogue_of, deployment_options, find_samples, size_text
+from pipeline.cli.models.costing import SAMPLES, Speeds, catalogue_of, deployment_options, find_samples
 from pipeline.cli.models.options import model_argument, open_model, parse_shapes, shape_option
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from models.graph.candidates import Candidate
 
-__all__ = ["cuts", "cuts_table"]
+__all__ = ["console_for_tables", "cuts", "cuts_table"]
 
 EXAMPLES = """\b
 Examples:
@@ -28,6 +29,8 @@ Examples:
 """
 
 SHOWN_TENSORS = 3
+WIDTH = 120
+"""Columns of a table that goes to a file."""
 
 
 @click.command(epilog=EXAMPLES)
@@ -90,47 +93,52 @@ def cuts(
     if as_json:
         echo_json([cut.to_json() for cut in found])
         return
-    from rich.console import Console
-
-    console = Console()
+    console = console_for_tables()
     console.print(cuts_table(found))
     if source:
         console.print(f"Bytes under a profile: mean over {source}, calibrated on the same.", style="dim")
 
 
 def cuts_table(found: Sequence[Candidate]) -> Table:
-    """The table of cuts that one can choose from."""
+    """The table of cuts that one can choose from; names are folded, so that all of them can be copied."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table()
-    table.add_column("after node", overflow="fold")
-    table.add_column("tensors", overflow="fold")
-    for heading in ("bytes", "device MACs", "memory head / tail"):
+    table = Table(show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("after node, tensors", overflow="fold", min_width=28, ratio=1)
+    for heading in ("kB", "MACs %", "head MB", "tail MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     profiles = [name for name in found[0].coded if name != "raw"] if found else []
     for name in profiles:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(f"{name} kB", justify="right", min_width=5)
     predicted = any(cut.latency is not None for cut in found)
     if predicted:
-        table.add_column("latency ms", justify="right", no_wrap=True)
-    table.add_column("place")
+        table.add_column("ms", justify="right", no_wrap=True)
+    table.add_column("place", min_width=10)
     for cut in found:
         shown = [f"{t.name} {'x'.join(map(str, t.shape or ()))}" for t in cut.tensors[:SHOWN_TENSORS]]
         if len(cut.tensors) > SHOWN_TENSORS:
             shown.append(f"and {len(cut.tensors) - SHOWN_TENSORS} more")
+        where = Text(cut.name if cut.flag == "after" else f"before {cut.name}", style="bold")
+        where.append("\n" + "\n".join(shown), style="not bold dim")
         cells = [
-            cut.name if cut.flag == "after" else f"(before {cut.name})",
-            "\n".join(shown),
-            size_text(cut.bytes),
-            f"{100 * cut.device_macs_share:.1f} %",
-            f"{size_text(cut.head_memory.total)} / {size_text(cut.tail_memory.total)}",
+            f"{cut.bytes / 1e3:.1f}",
+            f"{100 * cut.device_macs_share:.1f}",
+            f"{cut.head_memory.total / 1e6:.1f}",
+            f"{cut.tail_memory.total / 1e6:.1f}",
         ]
         for name in profiles:
             size = cut.coded[name]
-            cells.append("-" if size is None else size_text(size))
+            cells.append("-" if size is None else f"{size / 1e3:.1f}")
         if predicted:
             cells.append("-" if cut.latency is None else f"{cut.latency.total:.1f}")
-        cells.append(", ".join(dict.fromkeys(cut.places)))
-        table.add_row(*map(Text, cells))
+        table.add_row(where, *cells, ", ".join(dict.fromkeys(cut.places)))
     return table
+
+
+def console_for_tables() -> Console:
+    """A console that a table of cuts fits in, also where the output goes to a file."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, WIDTH))

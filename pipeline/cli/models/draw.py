@@ -12,8 +12,10 @@ from pipeline.cli.common import common_options, echo_json, option, set_up_loggin
 from pipeline.cli.models.options import find_model, model_argument, parse_shapes, shape_option
 
 if TYPE_CHECKING:
+    from models.graph.candidates import Candidate
     from models.graph.costs import Costs
     from pipeline.cutplot import Reference
+    from pipeline.frames import Image
 
 __all__ = ["draw"]
 
@@ -54,7 +56,8 @@ def draw(
     costs = costs_of(Model.load(path), parse_shapes(shapes) or None)
     found = Catalogue(costs).frontier()
     chosen = _worth_a_label(found)
-    title = f"{path.stem}: where to cut it  ({len(found)} cuts in the order of its nodes, {costs.total_macs / 1e6:,.0f} million MACs)"
+    work = f"{costs.total_macs / 1e6:,.0f} million MACs"
+    title = f"{path.stem}: where to cut it  ({len(found)} cuts in the order of its nodes, {work})"
     plot_cuts(costs, found, chosen, _references(costs), title, out)
     if as_json:
         echo_json({"file": str(out), "cuts": [cut.to_json() for cut in chosen]})
@@ -62,7 +65,7 @@ def draw(
         click.echo(f"{out}: {len(found)} cuts, of which {len(chosen)} are labelled")
 
 
-def _worth_a_label(found: Sequence) -> list:  # type: ignore[type-arg]
+def _worth_a_label(found: Sequence[Candidate]) -> list[Candidate]:
     """Those that no other beats, without the picture itself; the ones with the fewest bytes where there are many."""
     from models.graph.candidates import on_pareto_front
     from pipeline.cutplot import LABELLED
@@ -93,7 +96,7 @@ def _references(costs: Costs) -> list[Reference]:
     return []
 
 
-def _picture(width: int, height: int):  # type: ignore[no-untyped-def]
+def _picture(width: int, height: int) -> Image:
     import cv2
 
     from pipeline.sources import open_source
