@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from models.graph.file import has_external
 from models.graph.model import Model
 from models.graph.parts import Part
 from models.graph.types import TensorType, tensor_type
 from models.runtime import open_session
-from splitrtc_errors import BadArgument, ModelError
+from splitrtc_errors import BadArgument, MissingDependency, ModelError
 
 __all__ = ["Runner", "Values", "difference", "find_inputs"]
 
@@ -92,6 +92,21 @@ def find_inputs(model: Model, shapes: Mapping[str, Sequence[int]] | None = None,
         return dict(tried[0])
     assert failure is not None
     raise ModelError(f"no inputs were found on which the whole model runs: {failure}") from failure
+
+
+def observed(model: Model, names: Sequence[str]) -> dict[str, ValueInfoProto]:
+    """Element types and ranks of tensors as one run shows them, for those that nothing else tells; sizes stay free."""
+    try:
+        inputs = find_inputs(model)
+        values = Runner(whole(model, names)).run(inputs)
+    except (ModelError, MissingDependency):
+        return {}
+    found = {}
+    for name in names:
+        if isinstance(array := values[name], np.ndarray):
+            number = helper.np_dtype_to_tensor_dtype(array.dtype)
+            found[name] = helper.make_tensor_value_info(name, number, [None] * array.ndim)
+    return found
 
 
 def _override(kind: TensorType, shape: Sequence[int] | None) -> TensorType:
