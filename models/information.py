@@ -261,7 +261,7 @@ class ModelInformation:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRequirements:
-    """What a service needs (clause 6.6.4): latency with the delivery of intermediate data in it, accuracy in percent."""
+    """What a service needs (clause 6.6.4): latency with the delivery of intermediate data, accuracy in percent."""
 
     kind: ClassVar = "service"
 

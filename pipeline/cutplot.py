@@ -194,7 +194,8 @@ def _draw_graph(axes: Any, costs: Costs, blocks: Sequence[Block], lane_of: Seque
         width = max(block.end + 1 - block.begin, 0.004 * count)
         axes.add_patch(
             FancyBboxPatch(
-                (block.begin, y - 0.3), width, 0.6, boxstyle=f"round,pad=0,rounding_size={min(0.004 * count, width / 2)}",
+                (block.begin, y - 0.3), width, 0.6,
+                boxstyle=f"round,pad=0,rounding_size={min(0.004 * count, width / 2)}",
                 mutation_aspect=20 / count, facecolor=colours[block.stage], edgecolor="white", linewidth=0.8, zorder=3,
             )
         )  # fmt: skip

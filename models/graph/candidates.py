@@ -120,16 +120,18 @@ class Catalogue:
         path, sizes = self.costs.path, self.costs.sizes
         inside = set(head)
         tail = [place for place in range(len(path.nodes)) if place not in inside]
-        memory = [head_memory(path, part, sizes) for part in (inside, tail)]
-        ms = [sum(self._node_ms[place] for place in part) for part in (inside, tail)]
+        memory = head_memory(path, inside, sizes), head_memory(path, tail, sizes)
+        ms = sum(self._node_ms[place] for place in inside), sum(self._node_ms[place] for place in tail)
         # Named by the node that most of the bytes come from: in topological order, no single node marks such a head.
-        inside_first = sorted(inside)
-        last = max((path.maker[t] for t in tensors if t in path.maker), key=lambda place: self._made(place), default=None)
+        order = sorted(inside)
+        last = max(
+            (path.maker[t] for t in tensors if t in path.maker), key=lambda place: self._made(place), default=None
+        )
         if last is not None:
-            inside_first.remove(last)
-            inside_first.append(last)
+            order.remove(last)
+            order.append(last)
         macs = sum(self.costs.macs[place] for place in inside)
-        return self._candidate(inside_first, tensors, macs, *ms, *memory)
+        return self._candidate(order, tensors, macs, *ms, *memory)
 
     def _made(self, place: int) -> int:
         return sum(self.costs.sizes.get(t, 0) for t in self.costs.path.makes[place])

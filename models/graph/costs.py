@@ -92,7 +92,9 @@ def costs_of(model: Model, shapes: Mapping[str, Sequence[int]] | None = None) ->
         inputs = {name: tuple(np.shape(value)) for name, value in values.items()}
         proto, types = _infer(model, inputs)
     else:
-        inputs = {name: tuple(size for size in kind.shape or () if isinstance(size, int)) for name, kind in stated.items()}
+        inputs = {
+            name: tuple(size for size in kind.shape or () if isinstance(size, int)) for name, kind in stated.items()
+        }
         proto, types = model.proto, model.types
         if any(True for node in proto.graph.node for _ in bodies(node)):
             proto, types = _infer(model, inputs)  # which tells what is in the bodies, too

@@ -1,14 +1,15 @@
 """A graph folded to readable size: chains, gates and small branches become one block each, side branches stay.
 
-Blocks are merged step by step, as electrical networks are reduced: two in a row where neither has another neighbour, one
-that lies beside a direct way, and small ones side by side. First only blocks that work on tensors of the same size are
-merged, so that what remains shows the stages of a network; then larger and larger ones, until few enough are left.
+Blocks are merged step by step, as electrical networks are reduced: two in a row where neither has another neighbour,
+one that lies beside a direct way, and small ones side by side. First only blocks that work on tensors of the same size
+are merged, so that what remains shows the stages of a network; then larger and larger ones, until few are left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Block", "fold", "lanes"]
 
 MAX_BLOCKS = 48
+ROUGHLY = 8
+"""Times as many blocks as wanted are merged one by one; more than that, in groups of neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,8 @@ class _Folder:
     def reduce(self, small: int, odd: int) -> None:
         """Merge until nothing changes.
 
-        ``small`` is of how many nodes a branch may vanish, ``odd`` of how many one of two blocks in a row is merged with
-        the other one though they work on different sizes.
+        ``small`` is of how many nodes a branch may vanish, ``odd`` of how many one of two blocks in a row is merged
+        with the other one though they work on different sizes.
         """
         waiting = sorted(self.places, reverse=True)
         while waiting:
@@ -106,7 +109,9 @@ class _Folder:
             if reader in self.after[maker]:  # beside a direct way
                 self._merge(reader, block)
                 return reader
-            beside = [b for b in self.after[maker] if b != block and self.after[b] == after and self.before[b] == before]
+            beside = [
+                b for b in self.after[maker] if b != block and self.after[b] == after and self.before[b] == before
+            ]
             for other in beside:
                 if len(self.places[other]) <= small:
                     self._merge(block, other)
@@ -120,9 +125,14 @@ class _Folder:
 
     def merge_neighbours(self, most: int) -> None:
         """Where the structure does not allow it, merge the smallest block with the next one in order."""
+        if len(self.places) > ROUGHLY * most:  # too many for one after the other
+            order = sorted(self.places, key=lambda block: self.places[block][0])
+            for number in range(0, len(order), step := -(-len(order) // (ROUGHLY * most))):
+                for other in order[number + 1 : number + step]:
+                    self._merge(order[number], other)
         while len(self.places) > max(1, most):
             order = sorted(self.places, key=lambda block: self.places[block][0])
-            sizes = [len(self.places[a]) + len(self.places[b]) for a, b in zip(order, order[1:], strict=False)]
+            sizes = [len(self.places[a]) + len(self.places[b]) for a, b in pairwise(order)]
             at = sizes.index(min(sizes))
             self._merge(order[at], order[at + 1])
 
@@ -136,7 +146,7 @@ class _Folder:
 
 
 def lanes(blocks: Sequence[Block]) -> list[int]:
-    """Return a lane for each block so that none overlap in theirs; what follows a block goes on in its lane if it can."""
+    """Return a lane for each block, where it overlaps with no other; what follows a block stays in its lane if it can."""
     ends: list[int] = []
     found: list[int] = []
     makers: Mapping[int, list[int]] = {i: [] for i in range(len(blocks))}

@@ -8,9 +8,9 @@ limit does not fit into a minimum cut, and the problem with it is NP-hard. It is
 
 1. a node that alone, with what it reads and makes, is over the limit is kept off the device: this loses nothing;
 2. if the best cut is then within the limit, it is the best of all that are;
-3. else a price on each byte of weights is raised (Lagrangian relaxation), which makes heads smaller. The best cut within
-   the limit is taken of those found so, and of all cuts in topological order. For each price, the cost of its minimum
-   cut less the price of the limit is a lower bound for every cut within the limit; the plan states the highest of them.
+3. else a price on each byte of weights is raised (Lagrangian relaxation), which makes heads smaller. The best cut
+   within the limit is taken of those found so, and of all cuts in topological order. For each price, the cost of its
+   minimum cut less the price of the limit is a lower bound for every cut within the limit; the plan states the highest.
    Where plan and bound meet, the plan is the best all the same; else it is at most the difference away from it.
 """
 

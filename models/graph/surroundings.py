@@ -29,15 +29,49 @@ PLACES = {
 """What is said of a tensor, and what that means."""
 
 _ACTIVATIONS = frozenset(
-    "Relu Clip LeakyRelu PRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Mish "
-    "Gelu FastGelu QuickGelu BiasGelu Swish Erf Softmax".split()
+    {
+        "Relu",
+        "Clip",
+        "LeakyRelu",
+        "PRelu",
+        "Elu",
+        "Selu",
+        "Celu",
+        "ThresholdedRelu",
+        "Sigmoid",
+        "HardSigmoid",
+        "HardSwish",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "Mish",
+        "Gelu",
+        "FastGelu",
+        "QuickGelu",
+        "BiasGelu",
+        "Swish",
+        "Erf",
+        "Softmax",
+    }
 )
 _LINEAR = frozenset(
-    "Conv ConvTranspose ConvInteger QLinearConv FusedConv Gemm MatMul MatMulInteger QLinearMatMul FusedMatMul "
-    "BatchNormalization".split()
+    {
+        "Conv",
+        "ConvTranspose",
+        "ConvInteger",
+        "QLinearConv",
+        "FusedConv",
+        "Gemm",
+        "MatMul",
+        "MatMulInteger",
+        "QLinearMatMul",
+        "FusedMatMul",
+        "BatchNormalization",
+    }
 )
-_PASSED = frozenset("Add Sum Mul Sub Div BatchNormalization Identity Reshape Flatten Squeeze Unsqueeze".split())
-"""After a linear operator, with constants or other linear results, what comes out is still linear."""
+_SUMS = frozenset(["Add", "Sum", "Sub"])
+_SCALED = frozenset(["Mul", "Div", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"])
+"""What these make of linear results is linear still; of one, besides constants, where they are no sums."""
 
 MAX_STEPS = 4
 """Nodes that an activation may be made of, as x * sigmoid(x) or x * clip(x + 3) / 6 are."""
@@ -49,6 +83,7 @@ class Surroundings:
     def __init__(self, graph: Graph, path: DataPath, types: Mapping[str, TensorType]) -> None:
         self._graph, self._path, self._types = graph, path, types
         self._ops = [graph.op_types[node] for node in path.nodes]
+        self._linear = self._find_linear()
         self._known: dict[int, str] = {}
 
     def of(self, t: int) -> str:
@@ -65,14 +100,16 @@ class Surroundings:
             return "after activation"
         if self._is_activated(t):
             return "before activation"
-        if not self._is_linear(maker, MAX_STEPS):
+        if maker not in self._linear:
             return "other"
         return "linear bottleneck" if self._is_narrow(t, maker) else "linear"
 
     def _is_gate(self, place: int) -> bool:
         """Whether a node multiplies a tensor by an activation of it, as SiLU and HardSwish do."""
         reads = self._path.reads[place]
-        return self._ops[place] == "Mul" and any(self._activates(a, b, MAX_STEPS) for a in reads for b in reads if a != b)
+        return self._ops[place] == "Mul" and any(
+            self._activates(a, b, MAX_STEPS) for a in reads for b in reads if a != b
+        )
 
     def _activates(self, t: int, source: int, steps: int) -> bool:
         """Whether a tensor is made of another one by few operators, of which one is an activation."""
@@ -99,25 +136,23 @@ class Surroundings:
             return self._ops[readers[0]] in _ACTIVATIONS
         return any(self._is_gate(reader) for reader in readers) and len(readers) == 2
 
-    def _is_linear(self, place: int, steps: int) -> bool:
-        if self._ops[place] in _LINEAR:
-            return True
-        if self._ops[place] not in _PASSED or steps == 0:
-            return False
-        makers = [self._path.maker.get(t) for t in self._path.reads[place]]
-        return any(maker is not None and self._is_linear(maker, steps - 1) for maker in makers)
+    def _find_linear(self) -> set[int]:
+        """The places whose outputs are linear results, or sums and multiples of such."""
+        found: set[int] = set()
+        for place, op in enumerate(self._ops):
+            reads = self._path.reads[place]
+            passes = op in _SUMS or (op in _SCALED and len(reads) == 1)
+            if op in _LINEAR or (passes and all(self._path.maker.get(t) in found for t in reads)):
+                found.add(place)
+        return found
 
     def _is_narrow(self, t: int, maker: int) -> bool:
-        """Whether a tensor has less than what its linear operator reads, or what its readers make of it."""
+        """Whether a tensor has less than what its linear operator reads."""
         here = self._elements(t)
         while self._ops[maker] not in _LINEAR:
-            maker = next(self._path.maker[r] for r in self._path.reads[maker] if self._linear_maker(r))
+            maker = self._path.maker[self._path.reads[maker][0]]
         before = max((self._elements(read) for read in self._path.reads[maker]), default=0)
         return 0 < here < before
-
-    def _linear_maker(self, t: int) -> bool:
-        maker = self._path.maker.get(t)
-        return maker is not None and self._is_linear(maker, MAX_STEPS)
 
     def _elements(self, t: int) -> int:
         kind = self._types.get(self._graph.tensor_names[t])

@@ -125,7 +125,7 @@ def _median_run(session: Any, part: Part, values: Values, runs: int) -> float:
 
 
 def read_events(trace: Iterable[Any]) -> list[Event]:
-    """Read what the profiler wrote: the nodes of the main graph in their order, with the median of all runs but the first."""
+    """Read what the profiler wrote: the nodes of the main graph in their order, each with the median of its runs."""
     took: dict[str, list[float]] = {}
     operators: dict[str, str] = {}
     for event in trace:

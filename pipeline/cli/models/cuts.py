@@ -45,7 +45,11 @@ WIDTH = 120
     help="What to sort by; depth is the order in which the model runs.",
 )
 @option("--limit", type=click.IntRange(1), metavar="N", help="Show the first N only.")
-@option("--coded", is_flag=True, help="Also bytes under each profile, measured on pictures (made-up inputs outside the zoo).")
+@option(
+    "--coded",
+    is_flag=True,
+    help="Also bytes under each profile, measured on pictures (made-up inputs outside the zoo).",
+)
 @option("--images", metavar="S", help="For --coded: a folder of pictures or a video (default: the bundled clip).")
 @option("--samples", type=click.IntRange(1, 1000), default=SAMPLES, help="For --coded: how many pictures.")
 @deployment_options
@@ -101,20 +105,21 @@ def cuts(
 
 def cuts_table(found: Sequence[Candidate]) -> Table:
     """The table of cuts that one can choose from; names are folded, so that all of them can be copied."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("after node, tensors", overflow="fold", min_width=28, ratio=1)
     for heading in ("kB", "MACs %", "head MB", "tail MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     profiles = [name for name in found[0].coded if name != "raw"] if found else []
     for name in profiles:
-        table.add_column(f"{name} kB", justify="right", min_width=5)
+        table.add_column(f"{name}\nkB", justify="right", no_wrap=True)
     predicted = any(cut.latency is not None for cut in found)
     if predicted:
         table.add_column("ms", justify="right", no_wrap=True)
-    table.add_column("place", min_width=10)
+    table.add_column("place", min_width=17)
     for cut in found:
         shown = [f"{t.name} {'x'.join(map(str, t.shape or ()))}" for t in cut.tensors[:SHOWN_TENSORS]]
         if len(cut.tensors) > SHOWN_TENSORS:

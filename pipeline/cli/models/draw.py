@@ -98,6 +98,7 @@ def _references(costs: Costs) -> list[Reference]:
 
 def _picture(width: int, height: int) -> Image:
     import cv2
+    import numpy as np
 
     from pipeline.sources import open_source
 
@@ -108,4 +109,5 @@ def _picture(width: int, height: int) -> Image:
     finally:
         source.close()
     assert picture is not None
-    return cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_AREA)
+    image: Image = np.asarray(cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return image
