@@ -58,6 +58,10 @@ class Net:
         self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
+    def ones(self, *shape: int) -> str:
+        """Ones: smaller factors would, layer by layer, end in numbers that are slow to compute with."""
+        return self.constant(np.ones(shape, np.float32))
+
     def conv(self, x: str, inside: int, outside: int, size: int = 3, stride: int = 1, norm: bool = True) -> str:
         """A convolution of same size (but for the stride) with its batch normalisation."""
         pads = [size // 2] * 4
@@ -66,9 +70,14 @@ class Net:
 
     def norm(self, x: str, channels: int) -> str:
         """Batch normalisation, as in inference."""
-        scale, bias, mean = (self.weights(channels, scale=0.1) for _ in range(3))
-        variance = self.constant(np.ones(channels, np.float32))
-        return self.add("BatchNormalization", x, scale, bias, mean, variance)
+        bias, mean = (self.weights(channels, scale=0.1) for _ in range(2))
+        return self.add("BatchNormalization", x, self.ones(channels), bias, mean, self.ones(channels))
+
+    def written_norm(self, x: str, channels: int) -> str:
+        """Batch normalisation, as some exporters write it: four nodes."""
+        mean, bias = (self.weights(channels, 1, 1, scale=0.1) for _ in range(2))
+        x = self.add("Div", self.add("Sub", x, mean), self.ones(channels, 1, 1))
+        return self.add("Add", self.add("Mul", x, self.ones(channels, 1, 1)), bias)
 
     def linear(self, x: str, inside: int, outside: int) -> str:
         """A matrix product and a bias, over the last dimension."""
@@ -100,7 +109,7 @@ def chain(length: int = 20_000, skip: int = 7) -> ModelProto:
     """A long chain of additions, with connections past ``skip`` nodes: some 20 000 nodes."""
     net = Net("chain")
     made = ["x"]
-    one = net.constant(np.ones(1, np.float32))
+    one = net.ones(1)
     for i in range(length):
         made.append(net.add("Add", made[-1], made[-skip] if i % skip == 0 and i >= skip else one))
     return net.model([1, 4], made[-1])
@@ -116,10 +125,11 @@ def densenet(blocks: Sequence[int] = (6, 12, 24, 16), growth: int = 4, size: int
         made = [x]
         for _ in range(layers):
             y = net.add("Concat", *made, axis=1) if len(made) > 1 else made[0]
-            y = net.add("Relu", net.norm(y, channels))
-            y = net.add("Relu", net.conv(y, channels, 4 * growth, 1))
+            y = net.add("Relu", net.written_norm(y, channels))
+            y = net.conv(y, channels, 4 * growth, 1, norm=False)
+            y = net.add("Relu", net.written_norm(y, 4 * growth))
             shift = net.add("Add", net.conv(y, 4 * growth, growth, norm=False), net.weights(growth, 1, 1, scale=0.1))
-            made.append(net.add("Identity", net.add("Mul", shift, net.constant(np.ones((growth, 1, 1), np.float32)))))
+            made.append(net.add("Identity", net.add("Mul", shift, net.ones(growth, 1, 1))))
             channels += growth
         x = net.add("Relu", net.norm(net.add("Concat", *made, axis=1), channels))
         if number < len(blocks) - 1:
@@ -191,7 +201,7 @@ def transformer(layers: int = 6, width: int = 32, heads: int = 4, tokens: int | 
     net = Net("transformer")
     x = net.add("Gather", net.weights(64, width, scale=1.0), "x")
     for _ in range(layers):
-        scale, bias = (net.weights(width, scale=0.1) for _ in range(2))
+        scale, bias = net.ones(width), net.weights(width, scale=0.1)
         y = net.add("LayerNormalization", x, scale, bias, axis=-1)
         whole = net.add("Shape", y)
         length = net.add("Gather", whole, net.constant(np.int64(1)), axis=0)
@@ -205,7 +215,7 @@ def transformer(layers: int = 6, width: int = 32, heads: int = 4, tokens: int | 
         scores = net.add("Softmax", net.add("Div", scores, net.constant(np.float32(2.0))), axis=-1)
         y = net.add("Transpose", net.add("MatMul", scores, v), perm=[0, 2, 1, 3])
         x = net.add("Add", x, net.linear(net.add("Reshape", y, whole), width, width))
-        scale, bias = (net.weights(width, scale=0.1) for _ in range(2))
+        scale, bias = net.ones(width), net.weights(width, scale=0.1)
         y = net.linear(net.add("LayerNormalization", x, scale, bias, axis=-1), width, 2 * width)
         y = net.add("Mul", y, net.add("Sigmoid", y))
         x = net.add("Add", x, net.linear(y, 2 * width, width))

@@ -146,7 +146,7 @@ class _Folder:
 
 
 def lanes(blocks: Sequence[Block]) -> list[int]:
-    """Return a lane for each block, where it overlaps with no other; what follows a block stays in its lane if it can."""
+    """Return a lane for each block, where it overlaps with no other; what follows a block stays in its lane."""
     ends: list[int] = []
     found: list[int] = []
     makers: Mapping[int, list[int]] = {i: [] for i in range(len(blocks))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from onnx import ModelProto, TensorProto, TensorShapeProto, ValueInfoProto
 
@@ -18,12 +18,16 @@ __all__ = ["Model"]
 
 
 class Model:
-    """An ONNX model of any size and opset. Its parts, costs and cuts refer to it; nothing of it is changed."""
+    """An ONNX model of any size and opset. Its parts, costs and cuts refer to it; nothing of it is changed.
+
+    ``example`` are inputs by name, for the types that only a run shows; some are made when it is None.
+    """
 
     def __init__(self, proto: ModelProto, folder: Path | None = None) -> None:
         """``folder`` is where weights lie that are in other files. ModelFileError when the model is damaged."""
         self.proto = proto
         self.folder = folder
+        self.example: Mapping[str, Any] | None = None
         self._values = infer(proto)
         self.graph = Graph.of(
             proto, {name: shape for name, v in self._values.items() if (shape := tensor_type(v).shape) is not None}

@@ -44,10 +44,14 @@ class Runner:
         """Run once, on at least its inputs; ModelError when that fails."""
         try:
             # An optional that is empty is not fed.
-            feed = {name: values[name] for name in self.inputs if values[name] is not None}
+            feed = {name: _fed(values[name]) for name in self.inputs if values[name] is not None}
             return dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise ModelError(f"the run failed: {' '.join(str(error).split())[:500]}") from error
+
+
+def _fed(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def whole(model: Model, also: Sequence[str] = ()) -> Part:
@@ -97,8 +101,7 @@ def find_inputs(model: Model, shapes: Mapping[str, Sequence[int]] | None = None,
 def observed(model: Model, names: Sequence[str]) -> dict[str, ValueInfoProto]:
     """Element types and ranks of tensors as one run shows them, for those that nothing else tells; sizes stay free."""
     try:
-        inputs = find_inputs(model)
-        values = Runner(whole(model, names)).run(inputs)
+        values = Runner(whole(model, names)).run(find_inputs(model) if model.example is None else model.example)
     except (ModelError, MissingDependency):
         return {}
     found = {}
