@@ -108,7 +108,14 @@ def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1,
     return Submodel(open_session(model, provider, threads, optimise), _name(model))
 
 
-def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True) -> Any:
+def open_session(
+    model: Path | bytes,
+    provider: str = "auto",
+    threads: int = 1,
+    optimise: bool = True,
+    quiet: bool = False,
+    profile: Path | None = None,
+) -> Any:
     """Load any ONNX model, from a file or from its bytes; returns an onnxruntime.InferenceSession.
 
     Args:
@@ -116,6 +123,9 @@ def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, 
         provider: "cpu", "cuda", or "auto": CUDA if it works, else the CPU.
         threads: number of threads of one run on the CPU.
         optimise: False runs the graph node by node as it is written, for comparisons bit for bit.
+        quiet: the runtime writes nothing of what it also raises, for runs that are expected to fail.
+        profile: where the runtime writes the time of each node, when the session's profiling is ended; its name gets
+            an ending.
 
     Raises:
         BadArgument: no such provider, or fewer than one thread.
@@ -140,9 +150,12 @@ def open_session(model: Path | bytes, provider: str = "auto", threads: int = 1, 
     options.inter_op_num_threads = 1
     # Waiting threads would spin and take the core from the other sessions, the codecs and the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4 if quiet else 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     providers: list[Any] = [PROVIDERS["cpu"]]
     if wanted == "cuda":
         ort.preload_dlls()  # those of the nvidia-* packages, which the system's loader does not find

@@ -71,7 +71,7 @@ class _Counter:
         if node.op_type == "Scan" and most:
             scanned = int(_attribute(node, "num_scan_inputs", 1))
             axes = _attribute(node, "scan_input_axes", None) or [0]
-            return most * shapes[node.input[len(node.input) - scanned]][axes[0]]
+            return int(most * shapes[node.input[len(node.input) - scanned]][axes[0]])
         return most
 
     def _function(self, node: NodeProto, function: FunctionProto, shapes: Shapes, depth: int) -> int | None:

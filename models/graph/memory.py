@@ -1,7 +1,7 @@
 """How much memory the head and the tail of a cut need: their weights, and the tensors that live at the same time.
 
-A tensor lives from the node that makes it (an input: from its first reader) until its last reader has run. A runtime may need
-less (it computes some nodes in place) or more (it keeps what it was given, and works with copies in other layouts).
+A tensor lives from the node that makes it (an input: from its first reader) until its last reader has run. A runtime
+may need less (it computes some nodes in place) or more (it keeps what it was given, and makes copies in other layouts).
 """
 
 from __future__ import annotations

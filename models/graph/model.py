@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from onnx import ModelProto, TensorProto, TensorShapeProto, ValueInfoProto
 
 from models.graph.file import read_model, to_bytes
 from models.graph.index import Graph, name_list
-from models.graph.types import TensorType, complete, infer, tensor_type
+from models.graph.types import TensorType, ask_runtime, infer, is_known, tensor_type
 from splitrtc_errors import CutError
 
 __all__ = ["Model"]
 
 
 class Model:
-    """An ONNX model of any size and opset. Its parts, costs and cuts refer to it; nothing of it is changed."""
+    """An ONNX model of any size and opset. Its parts, costs and cuts refer to it; nothing of it is changed.
+
+    ``example`` are inputs by name, for the types that only a run shows; some are made when it is None.
+    """
 
     def __init__(self, proto: ModelProto, folder: Path | None = None) -> None:
         """``folder`` is where weights lie that are in other files. ModelFileError when the model is damaged."""
         self.proto = proto
         self.folder = folder
+        self.example: Mapping[str, Any] | None = None
         self._values = infer(proto)
         self.graph = Graph.of(
             proto, {name: shape for name, v in self._values.items() if (shape := tensor_type(v).shape) is not None}
@@ -90,19 +94,27 @@ class Model:
 
     def values(self, names: Sequence[str]) -> list[ValueInfoProto]:
         """Type and shape of some tensors, as they are written in a file; CutError when they cannot be found out."""
-        if not all(name in self._values for name in names):
-            self._values = self._all_values
-        if unknown := [name for name in names if name not in self._values]:
+        known = self._values if all(is_known(self._values.get(name)) for name in names) else self._all_values
+        if unknown := [name for name in names if not is_known(known.get(name))]:
             raise CutError(f"the type and shape of {name_list(unknown)} cannot be found out; choose another cut")
-        return [self._values[name] for name in names]
+        return [known[name] for name in names]
 
     @cached_property
     def _all_values(self) -> dict[str, ValueInfoProto]:
+        """Of every tensor: what inference finds out, else what the runtime says, else what a run shows."""
+        known = dict(self._values)
+        if unknown := self._unknown(known):
+            known |= ask_runtime(self.proto, unknown)
+        if unknown := self._unknown(known):
+            from models.graph.running import observed  # which runs models
+
+            known |= {name: value for name, value in observed(self, unknown).items() if not is_known(known.get(name))}
+        return known
+
+    def _unknown(self, known: Mapping[str, ValueInfoProto]) -> list[str]:
         graph = self.graph
         made = (tensor for makes in graph.makes for tensor in makes if graph.varying[tensor])
-        if all(graph.tensor_names[tensor] in self._values for tensor in made):
-            return self._values
-        return complete(self.proto, graph, self._values)
+        return [name for tensor in made if not is_known(known.get(name := graph.tensor_names[tensor]))]
 
     @cached_property
     def _initializers(self) -> dict[str, int]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from models.graph.cuts import Cut, constant_nodes, nodes_between
@@ -14,7 +16,7 @@ from models.graph.file import to_bytes, write_model
 from models.graph.model import Model
 from models.graph.types import TensorType, tensor_type
 
-__all__ = ["Part", "split"]
+__all__ = ["Part", "constant_node", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _part(model: Model, inputs: Sequence[int], outputs: Sequence[int], first: bo
     chosen = sorted(nodes)
     for i in chosen:
         node = source.node[graph.order[i]]
-        part.node.append(_constant(node, graph.shapes[i]) if i in values else node)
+        part.node.append(constant_node(node, np.array(graph.shapes[i], np.int64)) if i in values else node)
     part.input.extend(inputs_now)
     part.output.extend(outputs_now)
     read = {names[tensor] for i in nodes - values for tensor in graph.uses[i]}
@@ -109,10 +111,10 @@ def _copy_fields(source: ModelProto | GraphProto, target: ModelProto | GraphProt
             getattr(target, field.name).MergeFrom(value)
 
 
-def _constant(node: NodeProto, value: tuple[int, ...] | int) -> NodeProto:
+def constant_node(node: NodeProto, value: NDArray[Any]) -> NodeProto:
     """A node that makes a known value, in place of one that would compute it from a shape."""
-    tensor = numpy_helper.from_array(np.array(value, np.int64))
-    made = helper.make_node("Constant", [], [name for name in node.output if name], value=tensor)
-    made.name = node.name
+    made = helper.make_node(
+        "Constant", [], [name for name in node.output if name], node.name, value=numpy_helper.from_array(value)
+    )
     made.doc_string = node.doc_string
     return made

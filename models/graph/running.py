@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from models.graph.file import has_external
 from models.graph.model import Model
 from models.graph.parts import Part
 from models.graph.types import TensorType, tensor_type
 from models.runtime import open_session
-from splitrtc_errors import BadArgument, ModelError
+from splitrtc_errors import BadArgument, MissingDependency, ModelError
 
 __all__ = ["Runner", "Values", "difference", "find_inputs"]
 
@@ -34,9 +34,9 @@ class Runner:
         if has_external(part.proto):
             with tempfile.TemporaryDirectory() as folder:
                 path, *_ = part.write(Path(folder, "part.onnx"))
-                self._session = open_session(path, provider, optimise=optimise)
+                self._session = open_session(path, provider, optimise=optimise, quiet=True)
         else:
-            self._session = open_session(part.to_bytes(), provider, optimise=optimise)
+            self._session = open_session(part.to_bytes(), provider, optimise=optimise, quiet=True)
         self.inputs = [value.name for value in self._session.get_inputs()]  # no initialisers
         self.outputs = [value.name for value in self._session.get_outputs()]
 
@@ -44,10 +44,14 @@ class Runner:
         """Run once, on at least its inputs; ModelError when that fails."""
         try:
             # An optional that is empty is not fed.
-            feed = {name: values[name] for name in self.inputs if values[name] is not None}
+            feed = {name: _fed(values[name]) for name in self.inputs if values[name] is not None}
             return dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise ModelError(f"the run failed: {' '.join(str(error).split())[:500]}") from error
+
+
+def _fed(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def whole(model: Model, also: Sequence[str] = ()) -> Part:
@@ -66,7 +70,8 @@ def find_inputs(model: Model, shapes: Mapping[str, Sequence[int]] | None = None,
 
     Types and fixed sizes are respected; a symbol has one size everywhere. Of free dimensions the first of a tensor is
     taken for a batch, the others are tried with growing sizes; ``shapes`` overrides them. Floats are from 0 to 1,
-    integers from 0 to 255 where the model bears that, else 0 and 1, else 1.
+    integers from 0 to 255 where the model bears that, else 0 and 1, else 1; one that the model compares with a constant
+    is that.
 
     Raises BadArgument for a name in ``shapes`` that is no input, or a shape that does not fit; ModelError when no
     inputs were found that the model runs on.
@@ -77,20 +82,34 @@ def find_inputs(model: Model, shapes: Mapping[str, Sequence[int]] | None = None,
         raise BadArgument(f"the model has no input {', '.join(sorted(unknown))}")
     runner = Runner(whole(model))
     failure: ModelError | None = None
-    tried: list[dict[str, Any]] = []
-    for values in _candidates(types, seed):
+    tried: list[Values] = []
+    for values in _candidates(types, _compared(model), seed):
         try:
             outputs = runner.run(values)
         except ModelError as error:
             failure = failure or error
             continue
         if all(_filled(output) for output in outputs.values()):
-            return values
+            return dict(values)
         tried.append(values)
     if tried:  # it runs, and finds nothing: on empty outputs at least
-        return tried[0]
+        return dict(tried[0])
     assert failure is not None
     raise ModelError(f"no inputs were found on which the whole model runs: {failure}") from failure
+
+
+def observed(model: Model, names: Sequence[str]) -> dict[str, ValueInfoProto]:
+    """Element types and ranks of tensors as one run shows them, for those that nothing else tells; sizes stay free."""
+    try:
+        values = Runner(whole(model, names)).run(find_inputs(model) if model.example is None else model.example)
+    except (ModelError, MissingDependency):
+        return {}
+    found = {}
+    for name in names:
+        if isinstance(array := values[name], np.ndarray):
+            number = helper.np_dtype_to_tensor_dtype(array.dtype)
+            found[name] = helper.make_tensor_value_info(name, number, [None] * array.ndim)
+    return found
 
 
 def _override(kind: TensorType, shape: Sequence[int] | None) -> TensorType:
@@ -105,37 +124,70 @@ def _override(kind: TensorType, shape: Sequence[int] | None) -> TensorType:
     return TensorType(kind.name, kind.kind, kind.dtype, tuple(shape))
 
 
-def _candidates(types: Sequence[TensorType], seed: int) -> Iterator[dict[str, Any]]:
-    free = any(not isinstance(size, int) for kind in types for size in kind.shape or (None,))
+def _candidates(types: Sequence[TensorType], compared: Mapping[str, Sequence[int]], seed: int) -> Iterator[Values]:
+    """Inputs to try. ``compared`` are the numbers that the model compares an integer input with."""
     for highest in (256, 2, None):
-        for batch_too in (False, True) if free else (False,):
-            for size in SIZES if free else (1,):
-                if batch_too and size == 1:
-                    continue
+        for choice in (0, None) if compared else (None,):
+            for batch, others in _free_sizes(types):
                 random = np.random.default_rng(seed)
                 symbols: dict[str, int] = {}
-                yield {
-                    kind.name: _value(kind, _sizes(kind, symbols, size, size if batch_too else 1), random, highest)
-                    for kind in types
-                }
+                values = {}
+                for kind, size in zip(types, others, strict=True):
+                    values[kind.name] = _value(kind, _sizes(kind, symbols, batch, size), random, highest)
+                    if choice is not None and kind.name in compared:
+                        values[kind.name] = np.full_like(values[kind.name], compared[kind.name][choice])
+                yield values
         if not any(np.issubdtype(_dtype(kind), np.integer) for kind in types):
             return
 
 
-def _sizes(kind: TensorType, symbols: dict[str, int], size: int, batch: int) -> tuple[int, ...]:
+def _free_sizes(types: Sequence[TensorType]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Sizes for free dimensions: of the first, and of the others by input."""
+    free = [i for i, kind in enumerate(types) if not kind.is_fixed]
+    yield 1, [1] * len(types)
+    if not free:
+        return
+    for size in SIZES:
+        yield 1, [size] * len(types)
+    for one in free if len(free) > 1 else ():
+        for size in SIZES:
+            yield 1, [size if i == one else 1 for i in range(len(types))]
+    for size in SIZES:
+        yield size, [size] * len(types)
+
+
+def _sizes(kind: TensorType, symbols: dict[str, int], batch: int, size: int) -> tuple[int, ...]:
+    shape = kind.shape or ()
     found = []
-    for place, stated in enumerate(kind.shape or ()):
-        chosen = batch if place == 0 and len(kind.shape or ()) > 1 else size
+    for place, stated in enumerate(shape):
+        chosen = batch if place == 0 and len(shape) > 1 else size
         if isinstance(stated, str):
             chosen = symbols.setdefault(stated, chosen)
         found.append(stated if isinstance(stated, int) else chosen)
     return tuple(found)
 
 
+def _compared(model: Model) -> dict[str, list[int]]:
+    """For inputs that the model compares with constant integers: these. Which branch is taken depends on them."""
+    constants = {tensor.name: tensor for tensor in model.proto.graph.initializer}
+    for node in model.proto.graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value":
+                constants[node.output[0]] = attribute.t
+    inputs = {value.name for value in model.inputs}
+    found: dict[str, list[int]] = {}
+    for node in model.proto.graph.node:
+        if node.op_type == "Equal":
+            for one, other in (node.input, reversed(node.input)):
+                tensor = constants.get(other)
+                if one in inputs and tensor is not None and tensor.data_type in (TensorProto.INT32, TensorProto.INT64):
+                    found.setdefault(one, []).extend(numpy_helper.to_array(tensor).reshape(-1).tolist())
+    return {name: values for name, values in found.items() if values}
+
+
 def _value(kind: TensorType, shape: tuple[int, ...], random: np.random.Generator, highest: int | None) -> Any:
-    if kind.kind == "sequence":
-        return [_array(kind, shape, random, highest)]
-    return _array(kind, shape, random, highest)
+    array = _array(kind, shape, random, highest)
+    return [array] if kind.kind == "sequence" else array
 
 
 def _array(kind: TensorType, shape: tuple[int, ...], random: np.random.Generator, highest: int | None) -> Any:
@@ -150,7 +202,7 @@ def _array(kind: TensorType, shape: tuple[int, ...], random: np.random.Generator
         return random.integers(0, min(highest, int(np.iinfo(dtype).max) + 1), shape).astype(dtype)
     if np.issubdtype(dtype, np.complexfloating):
         return (random.random(shape) + 1j * random.random(shape)).astype(dtype)
-    return random.random(shape).astype(dtype)
+    return np.asarray(random.random(shape), dtype)
 
 
 def _dtype(kind: TensorType) -> np.dtype[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
@@ -12,10 +12,7 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from models.tensor import TensorSpec
 from splitrtc_errors import CutError, MissingDependency, ModelError, ModelFileError, TensorError
 
-if TYPE_CHECKING:
-    from models.graph.index import Graph
-
-__all__ = ["TensorType", "complete", "infer", "tensor_type"]
+__all__ = ["TensorType", "ask_runtime", "infer", "is_known", "tensor_type", "without_weights"]
 
 SMALL_BYTES = 1024
 """Weights up to this size may be shapes and the like, which inference needs; larger ones it need not see."""
@@ -98,32 +95,23 @@ def infer(model: ModelProto) -> dict[str, ValueInfoProto]:
     return {name: value for name, value in known.items() if _has_type(value.type)}
 
 
-def complete(model: ModelProto, graph: Graph, known: Mapping[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
-    """Return ``known`` and what the runtime can tell of the rest: it knows operators that ONNX does not.
+def ask_runtime(model: ModelProto, names: Sequence[str]) -> dict[str, ValueInfoProto]:
+    """Return what the runtime can tell of some tensors without running: it knows operators that ONNX does not.
 
-    Nothing more than ``known`` when there is no runtime, or it cannot run the model.
+    Nothing when there is no runtime, or it cannot load the model.
     """
     from models.runtime import open_session
 
-    missing = [
-        graph.tensor_names[tensor]
-        for makes in graph.makes
-        for tensor in makes
-        if graph.varying[tensor] and graph.tensor_names[tensor] not in known
-    ]
     outputs = {value.name for value in model.graph.output}
     skeleton = without_weights(model)
-    skeleton.graph.output.extend(ValueInfoProto(name=name) for name in missing if name not in outputs)
-    result = dict(known)
+    skeleton.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in outputs)
     try:
-        session = open_session(skeleton.SerializeToString(), "cpu", optimise=False)
+        session = open_session(skeleton.SerializeToString(), "cpu", optimise=False, quiet=True)
     except (MissingDependency, ModelError):
-        return result
-    asked = set(missing)
-    for found in session.get_outputs():
-        if found.name in asked and (value := _from_runtime(found.name, found.type, found.shape)) is not None:
-            result[found.name] = value
-    return result
+        return {}
+    asked = set(names)
+    values = (_from_runtime(found.name, found.type, found.shape) for found in session.get_outputs())
+    return {value.name: value for value in values if value is not None and value.name in asked}
 
 
 def _from_runtime(name: str, kind: str, shape: list[int | str | None]) -> ValueInfoProto | None:
@@ -135,6 +123,13 @@ def _from_runtime(name: str, kind: str, shape: list[int | str | None]) -> ValueI
     except ValueError:
         return None
     return onnx.helper.make_tensor_value_info(name, number, shape or None)  # it says [] of an unknown rank too
+
+
+def is_known(value: ValueInfoProto | None) -> bool:
+    """Whether a value's type is known, and of a tensor at least the rank: a file has to state that."""
+    if value is None or not _has_type(value.type):
+        return False
+    return value.type.WhichOneof("value") != "tensor_type" or bool(value.type.tensor_type.HasField("shape"))
 
 
 def without_weights(model: ModelProto) -> ModelProto:

@@ -85,7 +85,7 @@ def verify(
     ``inputs`` are real ones, by name; None makes some (`find_inputs`). Raises CutError when it cannot be cut there,
     ModelError when the runtime cannot run the whole or a part.
     """
-    inputs = find_inputs(model) if inputs is None else inputs
+    inputs = model.example = find_inputs(model) if inputs is None else inputs
     expected = Runner(whole(model), optimise, provider).run(inputs)
     values = dict(inputs)
     for part in split(model, cuts):
@@ -121,7 +121,7 @@ class Sweep:
         verified: how many of ``cuts`` are the same as the whole bit for bit.
         exceptions: the nodes where it cannot be cut or run, and why.
         different: the nodes where the parts do not compute what the whole does, and how far they are apart.
-        inputs: shapes of the inputs that it ran on.
+        inputs: shapes of the inputs that it ran on, of those that are tensors.
     """
 
     nodes: int
@@ -161,7 +161,7 @@ def sweep(
     Raises ModelError when the whole model does not run, or gives something else each time.
     """
     graph = model.graph
-    inputs = find_inputs(model) if inputs is None else inputs
+    inputs = model.example = find_inputs(model) if inputs is None else inputs
     by_crossing: dict[tuple[str, ...], tuple[Cut, list[str]]] = {}
     for node in graph.node_names if nodes is None else nodes:
         cut = after(graph, node)
@@ -198,7 +198,7 @@ def sweep(
         verified=len(results) - len(exceptions) - len(different),
         exceptions=tuple(exceptions.items()),
         different=tuple((node, f"the largest difference is {apart:g}") for node, apart in different.items()),
-        inputs={name: np.shape(value) for name, value in inputs.items()},
+        inputs={name: value.shape for name, value in inputs.items() if isinstance(value, np.ndarray)},
     )
 
 

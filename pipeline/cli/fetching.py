@@ -14,7 +14,7 @@ from pipeline.cli.common import option
 if TYPE_CHECKING:
     from models.download import Progress
 
-__all__ = ["fetched", "model_file", "offline_option", "progress_bar"]
+__all__ = ["fetched", "find_model", "offline_option", "progress_bar"]
 
 OFFLINE = "splitrtc.offline"
 
@@ -65,7 +65,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
         yield show
 
 
-def model_file(model: str, folders: Sequence[Path]) -> Path:
+def find_model(model: str, folders: Sequence[Path]) -> Path:
     """Return the file of a model that is given by name, path or URL with digest; fetched when it is not here.
 
     Raises what `models.resolve_model` raises; Unreachable instead of fetching with ``--offline``.
@@ -90,5 +90,5 @@ def fetched(models: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
     cards = [zoo.by_digest(Download.parse(model).digest) if is_url(model) else zoo.get(model) for model in models]
     for model, card in zip(models, cards, strict=True):
         if not (is_url(model) and card.is_here):
-            model_file(model, folders)
+            find_model(model, folders)
     return tuple(card.name for card in cards)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.common import common_options, echo_json, set_up_logging
-from pipeline.cli.fetching import model_file, offline_option
+from pipeline.cli.fetching import find_model, offline_option
 from pipeline.cli.models.options import folders_option
 
 __all__ = ["fetch"]
@@ -27,7 +27,7 @@ Examples:
 def fetch(names: tuple[str, ...], folders: tuple[Path, ...], as_json: bool, log_level: str, debug: bool) -> None:
     """Fetch models' files into the cache, where they are not here, check them and say where they are."""
     set_up_logging(log_level, debug)
-    paths = {name: str(model_file(name, folders).absolute()) for name in names}
+    paths = {name: str(find_model(name, folders).absolute()) for name in names}
     if as_json:
         echo_json(paths)
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.cli.common import option
-from pipeline.cli.fetching import model_file, offline_option
+from pipeline.cli.fetching import find_model, offline_option
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cut_options",
+    "find_model",
     "folders_option",
     "model_argument",
     "open_model",
@@ -75,7 +76,7 @@ def open_model(text: str, folders: Sequence[Path]) -> Model:
     """Find and load the model that the command line names."""
     from models.graph import Model
 
-    return Model.load(model_file(text, folders))
+    return Model.load(find_model(text, folders))
 
 
 def read_cuts(

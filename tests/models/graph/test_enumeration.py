@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.models.graph.paths import make_path, paths
 
 from models.graph.datapath import DataPath
 from models.graph.enumeration import frontier_cuts, frontier_sizes, pareto, single_tensor_cuts
+from tests.models.graph.paths import make_path, paths
 
 
 def reaches_an_output(path: DataPath, without: int | None) -> bool:
@@ -19,7 +19,7 @@ def reaches_an_output(path: DataPath, without: int | None) -> bool:
 
 @given(paths(20))
 def test_single_tensor_cuts_are_those_without_which_no_way_leads_through(path: DataPath) -> None:
-    tensors = [t for t in (*path.inputs, *path.maker)]
+    tensors = (*path.inputs, *path.maker)
     wanted = [t for t in tensors if reaches_an_output(path, None) and not reaches_an_output(path, t)]
     assert list(single_tensor_cuts(path)) == wanted
 

@@ -38,22 +38,22 @@ def count(text: str) -> list[int | None]:
 )
 def test_each_operator_counts_as_by_hand(inputs: str, node: str, macs: int) -> None:
     kind = "int32" if "uint8" in inputs else "float"
-    assert count(f"g ({inputs}) => ({kind} y) {{ y = {node} }}") == [macs]
+    assert count(f"g ({inputs}) => ({kind}[] y) {{ y = {node} }}") == [macs]
 
 
 def test_a_recurrent_layer_counts_both_products_at_each_step() -> None:
-    text = "g (float[7,2,3] x, float[1,20,3] w, float[1,20,5] r) => (float y) { y = LSTM <hidden_size=5> (x, w, r) }"
+    text = "g (float[7,2,3] x, float[1,20,3] w, float[1,20,5] r) => (float[] y) { y = LSTM <hidden_size=5> (x, w, r) }"
     assert count(text) == [7 * 2 * 20 * (3 + 5)]
 
 
 def test_a_quantised_convolution() -> None:
-    text = """g (uint8[1,3,4,4] x, float s, uint8 z, uint8[5,3,1,1] w) => (uint8 y)
+    text = """g (uint8[1,3,4,4] x, float s, uint8 z, uint8[5,3,1,1] w) => (uint8[] y)
     { y = QLinearConv (x, s, z, w, s, z, s, z) }"""
     assert count(text) == [5 * 16 * 3]
 
 
 def test_bodies_count_with_their_node() -> None:
-    text = """g (float[2,3] x, bool c) => (float y) <float[3,4] a = {1,1,1,1,1,1,1,1,1,1,1,1}, int64 five = {5}> {
+    text = """g (float[2,3] x, bool c) => (float[] y) <float[3,4] a = {1,1,1,1,1,1,1,1,1,1,1,1}, int64 five = {5}> {
       once = If (c) <then_branch = t () => (float[2,4] p) { p = MatMul (x, a) }, else_branch = e () => (float[2,4] q)
         { m = MatMul (x, a) q = Mul (m, m) }>
       y = Loop (five, , once) <body = b (int64 i, bool on, float[2,4] s) => (bool also, float[2,4] n)
@@ -63,7 +63,7 @@ def test_bodies_count_with_their_node() -> None:
 
 
 def test_a_scan_counts_for_each_element() -> None:
-    text = """g (float[9,2,3] x) => (float y) <float[3,4] a = {1,1,1,1,1,1,1,1,1,1,1,1}> {
+    text = """g (float[9,2,3] x) => (float[] y) <float[3,4] a = {1,1,1,1,1,1,1,1,1,1,1,1}> {
       y = Scan <num_scan_inputs = 1, body = b (float[2,3] e) => (float[2,4] o) { o = MatMul (e, a) }> (x)
     }"""
     assert count(text) == [9 * 2 * 3 * 4]
@@ -77,8 +77,8 @@ def test_a_function_counts_what_is_in_it() -> None:
 
 
 def test_where_a_shape_is_not_known_nothing_is_claimed() -> None:
-    assert count("g (float[N,3] x, float[3,4] a) => (float y) { y = MatMul (x, a) }") == [None]
-    text = """g (float[N,3] x, float[3,4] a, bool c) => (float y) {
-      y = If (c) <then_branch = t () => (float p) { p = MatMul (x, a) }, else_branch = e () => (float q)
+    assert count("g (float[N,3] x, float[3,4] a) => (float[] y) { y = MatMul (x, a) }") == [None]
+    text = """g (float[N,3] x, float[3,4] a, bool c) => (float[] y) {
+      y = If (c) <then_branch = t () => (float[] p) { p = MatMul (x, a) }, else_branch = e () => (float[] q)
       { q = Identity (x) }> }"""
     assert count(text) == [None]

@@ -44,5 +44,5 @@ def test_memory_is_what_lives_at_the_same_time(case: tuple[DataPath, dict[int, i
 def test_a_head_that_is_no_range() -> None:
     path = make_path([{0}, {0}, {1}, {2, 3}])  # two branches: 0 then 2, and 1
     sizes = {0: 1, 1: 10, 2: 100, 3: 1000, 4: 10_000}
-    assert head_memory(path, {0, 2}, sizes) == Memory(0, 1010)
+    assert head_memory(path, {0, 2}, sizes) == Memory(0, 1011)  # the input crosses as well
     assert head_memory(path, set(), sizes).total == 0

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.models.graph.paths import make_path, paths
 
 from models.graph.datapath import DataPath
 from models.graph.mincut import CutCosts, best_cut
 from splitrtc_errors import BadArgument
+from tests.models.graph.paths import make_path, paths
 
 costs_of = st.one_of(st.just(0), st.integers(0, 20))
 
