@@ -78,6 +78,7 @@ def _fold(model: ModelProto, card: ModelCard) -> None:
         spec = specs[constant.name]
         array = np.array(constant.values, spec.dtype).reshape(spec.shape)
         model.graph.initializer.append(from_array(array, constant.name))
-    kept = [value for value in model.graph.input if value.name not in {c.name for c in card.constants}]
+    constants = {constant.name for constant in card.constants}
+    kept = [value for value in model.graph.input if value.name not in constants]
     model.graph.ClearField("input")
     model.graph.input.extend(kept)

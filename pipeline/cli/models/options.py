@@ -73,10 +73,14 @@ def cut_options(command: F) -> F:
 
 
 def open_model(text: str, folders: Sequence[Path]) -> Model:
-    """Find and load the model that the command line names."""
+    """Find and load the model that the command line names; one of the zoo as its card fixes it."""
+    from models import Zoo
+    from models.fixed import fixed_model
     from models.graph import Model
 
-    return Model.load(find_model(text, folders))
+    path = find_model(text, folders)
+    zoo = Zoo(folders)
+    return fixed_model(zoo.get(text)) if text in zoo.names() else Model.load(path)
 
 
 def read_cuts(
