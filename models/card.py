@@ -191,6 +191,10 @@ class ModelCard:
             (self.size >= 1, "'size' is at least 1"),
             (len(specs) == len(self.inputs) + len(self.outputs), "no two inputs or outputs have the same name"),
             (is_image, _IMAGE_RULE),
+            (
+                is_image and (images[0].dtype == "float32" or self.preprocessing.leaves_values),
+                "only a float32 input has a mean and a scale",
+            ),
             (len(fixed) == len(self.constants), "no two constants have the same name"),
             (all(self._fills(c, specs.get(c.name)) for c in self.constants), _CONSTANT_RULE),
             (len(self.labels) <= MAX_LABELS, f"'labels' has at most {MAX_LABELS} names"),

@@ -28,7 +28,6 @@ class Preprocessor:
         width, height = self._size
         self._input = np.empty(card.image.shape, card.image.dtype)
         planes_last = how.layout == "NHWC"
-        # What is added to the planes of the picture, whichever dimension they are.
         shape = (1, 1, 3) if planes_last else (3, 1, 1)
         self._mean = _per_plane(how.mean, shape, neutral=0.0)
         self._scale = _per_plane(how.scale, shape, neutral=1.0)
@@ -54,12 +53,11 @@ class Preprocessor:
         inside = self._resized[y : y + height, x : x + width]
         self._cv2.resize(image, (width, height), dst=inside, interpolation=self._cv2.INTER_LINEAR)
         self._reorder()
-        values = self._planes
-        if self._mean is None and self._scale is None:
-            np.copyto(self._input[0], values)
-        else:
-            scaled = values.astype(np.float32) if self._mean is None else values - self._mean
-            np.copyto(self._input[0], scaled if self._scale is None else scaled * self._scale, casting="unsafe")
+        np.copyto(self._input[0], self._planes)
+        if self._mean is not None:
+            self._input -= self._mean
+        if self._scale is not None:
+            self._input *= self._scale
         return self._input
 
     def _reorder(self) -> None:

@@ -64,6 +64,11 @@ class Preprocessing:
         colours = {"order": self.order, "layout": self.layout, "mean": list(self.mean), "scale": list(self.scale)}
         return {"resize": self.resize, **around, **colours}
 
+    @property
+    def leaves_values(self) -> bool:
+        """Whether the pixels' values stay as they are."""
+        return set(self.mean) == {0.0} and set(self.scale) == {1.0}
+
     def image_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Width and height in the shape of the model's image input."""
         height, width = shape[2:] if self.layout == "NCHW" else shape[1:3]

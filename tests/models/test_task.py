@@ -60,6 +60,16 @@ def test_a_letterbox_that_cannot_be_is_refused(change: dict[str, Any], message: 
         Preprocessing.from_json(LETTERBOX | change, "card")
 
 
+@pytest.mark.parametrize("change", [{"mean": [0, 0, 1]}, {"scale": [0.5, 1, 1]}])
+def test_an_integer_input_takes_the_pixels_as_they_are(change: dict[str, Any]) -> None:
+    value = Zoo().get().to_json()
+    value["inputs"][0]["type"] = "uint8"
+    assert ModelCard.from_json(value).image.dtype == "uint8"
+    value["preprocessing"] |= change
+    with pytest.raises(ModelFileError, match="only a float32 input has a mean and a scale"):
+        ModelCard.from_json(value)
+
+
 @pytest.mark.parametrize(
     "url",
     [
