@@ -50,10 +50,8 @@ def helmets(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_it_is_found_in_pictures_without_a_line_of_code(
-    helmets: Path, make_feed: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
+@pytest.mark.usefixtures("patient_edges")
+async def test_it_is_found_in_pictures_without_a_line_of_code(helmets: Path, make_feed: Any) -> None:
     settings = EdgeSettings("127.0.0.1:0", model=("helmets",), models=(helmets,))
     feed = make_feed()
     async with Edge(settings) as edge:
