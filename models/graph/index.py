@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from splitrtc_errors import CutError, ModelFileError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 __all__ = ["Graph", "Shapes", "name_list"]
 
@@ -29,6 +29,7 @@ _CHANCE = frozenset(
 )
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 _GRAPH, _GRAPHS = 5, 10  # AttributeProto.GRAPH and GRAPHS
+_INT64 = 7  # TensorProto.INT64
 
 _Value = tuple[int, ...] | int
 
@@ -125,6 +126,7 @@ class _Builder:
         known = set(constants)
         self._inputs = [self._new(value.name, "an input") for value in graph.input if value.name not in known]
         self._initializers = [self._new(name, "an initialiser") for name in constants]
+        self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._chance = _random_functions(model)
         self._functions = {(function.domain, function.name) for function in model.functions}
         self._nodes = list(graph.node)
@@ -272,20 +274,17 @@ class _Builder:
         return found[0] if isinstance(indices, int) else found
 
     def _indices(self, name: str, nodes: Sequence[NodeProto], producer: Sequence[int]) -> _Value | None:
-        """The value of a constant that a node makes, when it is an integer or a list of them."""
+        """The value of a constant, when it is an integer or a list of them."""
         made_by = producer[self._ids[name]]
-        if made_by < 0 or nodes[made_by].op_type != "Constant":
-            return None
-        for attribute in nodes[made_by].attribute:
+        if made_by < 0:
+            return _integers(self._weights[name]) if name in self._weights else None
+        for attribute in nodes[made_by].attribute if nodes[made_by].op_type == "Constant" else ():
             if attribute.name == "value_int":
                 return int(attribute.i)
             if attribute.name == "value_ints":
                 return tuple(attribute.ints)
-            if attribute.name == "value" and attribute.t.data_type == 7 and len(attribute.t.dims) <= 1:
-                raw = attribute.t.raw_data
-                values = [int.from_bytes(raw[k : k + 8], "little", signed=True) for k in range(0, len(raw), 8)]
-                values = values or list(attribute.t.int64_data)
-                return tuple(values) if attribute.t.dims else values[0] if values else None
+            if attribute.name == "value":
+                return _integers(attribute.t)
         return None
 
     def _sizes(self, shape: NodeProto) -> Sequence[int | str | None] | None:
@@ -294,6 +293,18 @@ class _Builder:
             return None
         ends = {attribute.name: attribute.i for attribute in shape.attribute}
         return sizes[slice(ends.get("start"), ends.get("end"))]
+
+
+def _integers(tensor: TensorProto) -> _Value | None:
+    """The value of an int64 tensor of at most one dimension."""
+    if tensor.data_type != _INT64 or len(tensor.dims) > 1:
+        return None
+    raw = tensor.raw_data
+    values = [int.from_bytes(raw[k : k + 8], "little", signed=True) for k in range(0, len(raw), 8)]
+    values = values or list(tensor.int64_data)
+    if tensor.dims:
+        return tuple(values)
+    return values[0] if values else None
 
 
 def _fixed(sizes: Sequence[int | str | None]) -> bool:
