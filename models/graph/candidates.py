@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from models.graph.enumeration import frontier_cuts, pareto, single_tensor_cuts
-from models.graph.memory import Memory, frontier_memory, head_memory
+from models.graph.memory import Memory, frontier_memory, head_memory, tail_memory
 from models.graph.prediction import Deployment, Latency
 from models.graph.surroundings import Surroundings
 
@@ -119,9 +119,8 @@ class Catalogue:
         """Return what a cut costs whose head are the nodes at these places."""
         path, sizes = self.costs.path, self.costs.sizes
         inside = set(head)
-        tail = [place for place in range(len(path.nodes)) if place not in inside]
-        memory = head_memory(path, inside, sizes), head_memory(path, tail, sizes)
-        ms = sum(self._node_ms[place] for place in inside), sum(self._node_ms[place] for place in tail)
+        memory = head_memory(path, inside, sizes), tail_memory(path, inside, sizes)
+        head_ms = sum(self._node_ms[place] for place in inside)
         # Named by the node that most of the bytes come from: in topological order, no single node marks such a head.
         order = sorted(inside)
         last = max(
@@ -131,7 +130,7 @@ class Catalogue:
             order.remove(last)
             order.append(last)
         macs = sum(self.costs.macs[place] for place in inside)
-        return self._candidate(order, tensors, macs, *ms, *memory)
+        return self._candidate(order, tensors, macs, head_ms, sum(self._node_ms) - head_ms, *memory)
 
     def _made(self, place: int) -> int:
         return sum(self.costs.sizes.get(t, 0) for t in self.costs.path.makes[place])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from models.graph.datapath import DataPath
 
-__all__ = ["Memory", "frontier_memory", "head_memory"]
+__all__ = ["Memory", "frontier_memory", "head_memory", "tail_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +54,35 @@ def frontier_memory(path: DataPath, sizes: Mapping[int, int]) -> tuple[list[Memo
 
 def head_memory(path: DataPath, head: Collection[int], sizes: Mapping[int, int]) -> Memory:
     """Return what a head of the nodes at these places needs."""
-    places = sorted(head)
-    weights = {t for place in places for t in path.constants[place]}
-    return Memory(sum(sizes.get(t, 0) for t in weights), max(_live(path, places, sizes), default=0))
+    return Memory(_weights(path, head, sizes), max(_live(path, sorted(head), sizes), default=0))
 
 
-def _live(path: DataPath, places: Collection[int], sizes: Mapping[int, int]) -> list[int]:
+def tail_memory(path: DataPath, head: Collection[int], sizes: Mapping[int, int]) -> Memory:
+    """Return what the tail needs that follows such a head."""
+    tail = [place for place in range(len(path.nodes)) if place not in head]
+    return Memory(_weights(path, tail, sizes), max(_live(path, tail, sizes, is_tail=True), default=0))
+
+
+def _weights(path: DataPath, places: Collection[int], sizes: Mapping[int, int]) -> int:
+    return sum(sizes.get(t, 0) for t in {t for place in places for t in path.constants[place]})
+
+
+def _live(path: DataPath, places: Collection[int], sizes: Mapping[int, int], is_tail: bool = False) -> list[int]:
     """Bytes of the tensors that live while each of these nodes runs, in their order, when only they do."""
-    chosen = set(places)
     at = {place: number for number, place in enumerate(places)}
     change = [0] * (len(at) + 1)
     for t, readers in path.readers.items():
         maker = path.maker.get(t)
-        if maker is not None and maker not in chosen:
-            continue
-        inside = [reader for reader in readers if reader in chosen]
-        if maker is None and not inside:
-            continue  # goes straight on
-        begin = at[inside[0] if maker is None else maker]
-        end = at[inside[-1]] + 1 if len(inside) == len(readers) else len(at)  # what crosses stays
+        inside = [reader for reader in readers if reader in at]
+        if maker in at:
+            begin = at[path.maker[t]]
+        elif maker is None and readers[0] == (inside or [len(path.nodes)])[0]:  # an input that nobody before reads
+            begin = at[inside[0]] if inside else len(at)
+        else:  # it comes from the head, or the head reads it too: of no concern to a head, and there for a tail
+            begin = 0 if is_tail or inside else len(at)
+        # What crosses, or is an output, stays until the end, to be sent.
+        stays = readers[-1] == len(path.nodes) if is_tail else len(inside) < len(readers)
+        end = len(at) if stays else at[inside[-1]] + 1 if inside else begin
         change[begin] += sizes.get(t, 0)
-        change[end] -= sizes.get(t, 0)
+        change[max(begin, end)] -= sizes.get(t, 0)
     return list(accumulate(change))[:-1]

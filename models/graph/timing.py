@@ -2,21 +2,24 @@
 
 What is measured is what will run: the optimised graph. Its nodes are other ones, so each one's time is given to the
 node of the model whose work it does: a convolution with its activation counts for the convolution. The profiler slows
-the run down, hence the times of the nodes are scaled to add up to the run without it.
+the run down, hence the times of the nodes are scaled to add up to the run without it. Of several runs the shortest
+counts: what else the machine does only adds to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.graph.file import has_external
 from models.graph.parts import Part
 from models.graph.running import Values, whole
 from models.runtime import open_session
@@ -27,11 +30,10 @@ if TYPE_CHECKING:
     from models.graph.datapath import DataPath
     from models.graph.index import Graph
 
-__all__ = ["Event", "NodeTimes", "attribute", "time_nodes", "time_part"]
+__all__ = ["Event", "NodeTimes", "attribute", "read_events", "time_nodes", "time_parts"]
 
 RUNS = 10
 WARM_UPS = 3
-MAX_RUNS = 1000
 MAX_STEPS_BACK = 8
 """Nodes that the runtime fuses into one, at most."""
 
@@ -57,10 +59,30 @@ class NodeTimes:
     whole: float
 
 
-def time_part(part: Part, values: Values, runs: int = RUNS, threads: int = 1, provider: str = "cpu") -> float:
-    """Return the milliseconds of a run of a part, the median of several; ModelError when it does not run."""
-    with _session(part, threads, provider) as session:
-        return _median_run(session, part, values, runs)
+def time_parts(
+    parts: Sequence[Part],
+    values: Values,
+    runs: int = RUNS,
+    threads: int = 1,
+    provider: str = "cpu",
+    progress: Callable[[int], object] = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Return the milliseconds of a run of each part, the shortest of several; ModelError when one does not run.
+
+    They run in turns, so that all meet the same machine. ``values`` are the inputs of all of them, by name, as the
+    outputs of the parts before; ``progress`` is told how many of the ``runs`` rounds are done more. ``clock`` gives
+    seconds; `time.thread_time` is one that other programs do not disturb, right for one thread on the CPU.
+    """
+    with contextlib.ExitStack() as stack:
+        running = [_Running(stack.enter_context(_session(part, threads, provider)), part, values) for part in parts]
+        for each in running:
+            each.run(WARM_UPS)
+        shortest = [math.inf] * len(parts)
+        for _ in range(runs):
+            shortest = [min(so_far, each.run(1, clock)) for so_far, each in zip(shortest, running, strict=True)]
+            progress(1)
+        return shortest
 
 
 def time_nodes(
@@ -76,56 +98,54 @@ def time_nodes(
     ``progress`` is told how many of the ``2 * runs`` runs are done more.
     """
     part = whole(costs.model)
-    with _session(part, threads, provider) as session:
-        total = _median_run(session, part, values, runs)
-    progress(runs)
+    (total,) = time_parts([part], values, runs, threads, provider, progress)
     with tempfile.TemporaryDirectory() as folder, _session(part, threads, provider, Path(folder, "profile")) as session:
-        _median_run(session, part, values, runs)
+        running = _Running(session, part, values)
+        running.run(WARM_UPS)
+        for _ in range(runs):
+            running.run(1)
+            progress(1)
         events = read_events(json.loads(Path(session.end_profiling()).read_bytes()))
-    progress(runs)
     nodes = attribute(costs.model.graph, costs.path, events)
     scale = total / (sum(nodes) or 1.0)
     return NodeTimes(tuple(ms * scale for ms in nodes), total)
 
 
-class _session:  # noqa: N801  (a context manager that is used like a function)
+@contextlib.contextmanager
+def _session(part: Part, threads: int, provider: str, profile: Path | None = None) -> Iterator[Any]:
     """A session for a part: loaded from a file where its weights lie in others."""
-
-    def __init__(self, part: Part, threads: int, provider: str, profile: Path | None = None) -> None:
-        self._part, self._arguments, self._profile = part, (provider, threads), profile
-
-    def __enter__(self) -> Any:
-        from models.graph.file import has_external
-
-        if not has_external(self._part.proto):
-            return open_session(self._part.to_bytes(), *self._arguments, profile=self._profile)
-        with tempfile.TemporaryDirectory() as folder:
-            self._part.write(Path(folder, "part.onnx"))
-            return open_session(Path(folder, "part.onnx"), *self._arguments, profile=self._profile)
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    if not has_external(part.proto):
+        yield open_session(part.to_bytes(), provider, threads, profile=profile)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        part.write(Path(folder, "part.onnx"))
+        yield open_session(Path(folder, "part.onnx"), provider, threads, profile=profile)
 
 
-def _median_run(session: Any, part: Part, values: Values, runs: int) -> float:
-    names = [value.name for value in part.proto.graph.output]
-    feed = {value.name: values[value.name] for value in part.proto.graph.input if value.name in values}
-    feed = {name: value for name, value in feed.items() if value is not None}
-    took = []
-    try:
-        for _ in range(WARM_UPS):
-            session.run(names, feed)
-        for _ in range(min(runs, MAX_RUNS)):
-            begin = time.perf_counter()
-            session.run(names, feed)
-            took.append((time.perf_counter() - begin) * 1e3)
-    except Exception as error:  # ONNX Runtime's exceptions have no other common base
-        raise ModelError(f"the run failed: {' '.join(str(error).split())[:500]}") from error
-    return statistics.median(took)
+class _Running:
+    """A session with what it runs on."""
+
+    def __init__(self, session: Any, part: Part, values: Values) -> None:
+        self._session = session
+        self._names = [value.name for value in part.proto.graph.output]
+        wanted = [value.name for value in part.proto.graph.input]
+        self._feed = {name: values[name] for name in wanted if values.get(name) is not None}
+
+    def run(self, times: int, clock: Callable[[], float] = time.perf_counter) -> float:
+        """Run so often; returns the milliseconds of the last run."""
+        took = 0.0
+        try:
+            for _ in range(times):
+                begin = clock()
+                self._session.run(self._names, self._feed)
+                took = (clock() - begin) * 1e3
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
+            raise ModelError(f"the run failed: {' '.join(str(error).split())[:500]}") from error
+        return took
 
 
 def read_events(trace: Iterable[Any]) -> list[Event]:
-    """Read what the profiler wrote: the nodes of the main graph in their order, each with the median of its runs."""
+    """Read what the profiler wrote: the nodes of the main graph in their order, each with its shortest time."""
     took: dict[str, list[float]] = {}
     operators: dict[str, str] = {}
     for event in trace:
@@ -133,7 +153,7 @@ def read_events(trace: Iterable[Any]) -> list[Event]:
         if event.get("cat") == "Node" and name.endswith(_KERNEL):
             took.setdefault(name.removesuffix(_KERNEL), []).append(event["dur"] / 1e3)
             operators[name.removesuffix(_KERNEL)] = event["args"]["op_name"]
-    return [Event(name, operators[name], statistics.median(times[1:] or times)) for name, times in took.items()]
+    return [Event(name, operators[name], min(times)) for name, times in took.items()]
 
 
 def attribute(graph: Graph, path: DataPath, events: Sequence[Event]) -> list[float]:

@@ -41,7 +41,7 @@ SHOWN_NODES = 10
 @model_argument
 @cut_options
 @shape_option
-@option("--runs", type=click.IntRange(1, 1000), default=10, help="Runs that are measured; the median counts.")
+@option("--runs", type=click.IntRange(1, 1000), default=10, help="Runs that are measured; the shortest counts.")
 @option("--threads", type=click.IntRange(1), default=1, help="Threads of a run.")
 @common_options
 def time(
@@ -78,7 +78,7 @@ def time(
     from rich.text import Text
 
     console = Console()
-    console.print(f"The whole model: {times.whole:.2f} ms (median of {runs} runs, {threads} threads)")
+    console.print(f"The whole model: {times.whole:.2f} ms (the shortest of {runs} runs, threads: {threads})")
     if parts:
         table = Table("part", "measured ms", "predicted ms")
         for part in parts:
@@ -102,18 +102,16 @@ def _time_parts(
 ) -> list[dict[str, Any]]:
     from models.graph import find_inputs, split
     from models.graph.running import Runner
-    from models.graph.timing import time_part
+    from models.graph.timing import time_parts
 
     values = find_inputs(costs.model, costs.inputs)
     at = {node: place for place, node in enumerate(costs.path.nodes)}
     parts = split(costs.model, cuts)
     names = ["head", "tail"] if len(parts) == 2 else [f"part {number + 1}" for number in range(len(parts))]
-    found = []
-    with progress("timing the parts", len(parts), quiet) as advance:
-        for name, part in zip(names, parts, strict=True):
-            ms = time_part(part, values, runs, threads)
-            predicted = sum(times.nodes[at[node]] for node in part.nodes if node in at)
-            found.append({"part": name, "ms": ms, "predicted_ms": predicted})
-            values = Runner(part).run(values)
-            advance(1)
-    return found
+    for part in parts:  # what goes into the next one
+        values = {**values, **Runner(part).run(values)}
+    with progress("timing the parts", runs, quiet) as advance:
+        measured = time_parts(parts, values, runs, threads, progress=advance)
+    predicted = [sum(times.nodes[at[node]] for node in part.nodes if node in at) for part in parts]
+    rows = zip(names, measured, predicted, strict=True)
+    return [{"part": name, "ms": ms, "predicted_ms": expected} for name, ms, expected in rows]

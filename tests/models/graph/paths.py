@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import strategies as st
 
 from models.graph.datapath import DataPath
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def with_weights(model: ModelProto) -> ModelProto:
+    """Give values to what a model written as text states and no node makes: shapes like ``float[8,3,3,3] w``."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    made = {name for node in model.graph.node for name in node.output}
+    random = np.random.default_rng(0)
+    for value in [value for value in model.graph.value_info if value.name not in made]:
+        shape = [size.dim_value for size in value.type.tensor_type.shape.dim]
+        weights = random.normal(0, 0.3, shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weights, value.name))
+        model.graph.value_info.remove(value)
+    return model
 
 
 def make_path(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.graph.datapath import DataPath
-from models.graph.memory import Memory, frontier_memory, head_memory
+from models.graph.memory import Memory, frontier_memory, head_memory, tail_memory
 from tests.models.graph.paths import make_path, paths
 
 
@@ -38,11 +38,12 @@ def test_memory_is_what_lives_at_the_same_time(case: tuple[DataPath, dict[int, i
     assert len(heads) == len(tails) == count + 1
     for nodes in range(count + 1):
         assert heads[nodes] == head_memory(path, range(nodes), sizes) == run(path, range(nodes), sizes)
-        assert tails[nodes] == run(path, range(nodes, count), sizes)
+        assert tails[nodes] == tail_memory(path, range(nodes), sizes) == run(path, range(nodes, count), sizes)
 
 
 def test_a_head_that_is_no_range() -> None:
     path = make_path([{0}, {0}, {1}, {2, 3}])  # two branches: 0 then 2, and 1
     sizes = {0: 1, 1: 10, 2: 100, 3: 1000, 4: 10_000}
     assert head_memory(path, {0, 2}, sizes) == Memory(0, 1011)  # the input crosses as well
+    assert tail_memory(path, {0, 2}, sizes) == Memory(0, 1000 + 100 + 10_000)
     assert head_memory(path, set(), sizes).total == 0
