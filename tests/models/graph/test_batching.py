@@ -7,7 +7,7 @@ import pytest
 from onnx.parser import parse_model
 
 from benchmarks.architectures import ARCHITECTURES
-from models.graph import Model, Part, at, batched, of_nodes, split
+from models.graph import Model, Part, at, batched, find_inputs, of_nodes, split
 from models.graph.running import Runner
 from models.zoo import Zoo
 from splitrtc_errors import CutError
@@ -65,7 +65,7 @@ def test_each_sample_gets_what_it_gets_alone(body: str) -> None:
     many = batched(part)
     assert all(kind.shape is not None and kind.shape[0] == "batch" for kind in (*many.inputs, *many.outputs))
     one, runner = Runner(part), Runner(many)
-    samples = [np.random.default_rng(i).random(part.inputs[0].shape).astype(np.float32) for i in range(3)]
+    samples = [find_inputs(Model(part.proto), seed=seed)["x"] for seed in range(3)]
     expected = [one.run({"x": sample})["y"] for sample in samples]
     np.testing.assert_allclose(runner.run({"x": np.concatenate(samples)})["y"], np.concatenate(expected), rtol=1e-6)
 

@@ -100,7 +100,7 @@ def test_with_optimisations_what_is_fused_across_the_cut_is_named() -> None:
 
 
 def test_a_sweep_counts_and_names() -> None:
-    done = []
+    done: list[int] = []
     found = model(
         "(float[1,4] x) => (float[1,4] y) { k = Constant<value_float=2.0>() a = Mul(x, k) b = Relu(a) y = Neg(b) }"
     )
