@@ -272,7 +272,7 @@ def test_the_partitions_not_used_for_longest_make_room(card: ModelCard, store: P
 
 
 def test_what_a_crash_left_goes_too(card: ModelCard, store: PartitionStore) -> None:
-    left = store.cache_dir / "partitions-1" / "crashed"
+    left = store.cache_dir / "partitions-2" / "crashed"
     left.mkdir(parents=True)
     (left / "head.onnx").write_bytes(bytes(1000))
     os.utime(left, (0, 0))
