@@ -102,6 +102,7 @@ class Edge:
             ssl_context=self._ssl,
             ready=self._ready,
             connect_rate=self.settings.connect_rate,
+            allow_origins=self.settings.allow_origins,
         )
 
     @property

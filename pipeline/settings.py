@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from models import parse_profile
 from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
+from signaling.auth import OriginGuard, is_loopback
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
@@ -39,16 +40,6 @@ _STUN = re.compile(rf"stun:{_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
     rf"(?P<scheme>turns?):(?P<user>[^:@]+):(?P<password>.+)@(?P<rest>{_NAME}(?::[0-9]{{1,5}})?(?:\?transport=(?:udp|tcp))?)"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
@@ -132,6 +123,7 @@ class EdgeOptions(TypedDict, total=False):
     accept: tuple[str, ...]
     time_limit: float
     connect_rate: float
+    allow_origins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +193,8 @@ class EdgeSettings:
 
     ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models allow, in the UE's
     order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its session. One
-    address may open ``connect_rate`` WebSockets per second in the long run.
+    address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
+    ``allow_origins`` may connect besides those that this machine serves at the same address.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -219,6 +212,7 @@ class EdgeSettings:
     accept: tuple[str, ...] = ()
     time_limit: float = TIME_LIMIT
     connect_rate: float = CONNECT_RATE
+    allow_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         host, _ = parse_listen(self.listen)
@@ -240,6 +234,7 @@ class EdgeSettings:
             raise BadArgument(f"time-limit: expected 0.01 to 3600 seconds, got {self.time_limit:g}")
         if not 0.01 <= self.connect_rate <= 1e6:
             raise BadArgument(f"connect-rate: expected 0.01 to 1000000 per second, got {self.connect_rate:g}")
+        OriginGuard(self.allow_origins)
         _check_threads("threads", self.threads)
         _check_threads("workers", self.workers)
         _check_address("bind", self.bind)
