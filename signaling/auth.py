@@ -1,5 +1,6 @@
-"""Who may come to the edge: its access token, how that travels, is compared, and stays out of logs; and, where there is
-no token, the web pages that may (docs/protocol.md section 1.1).
+"""Who may come to the edge: who has its token and, where there is none, web pages that it knows.
+
+How tokens travel, are compared, and stay out of logs: docs/protocol.md section 1.1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ SUBPROTOCOL_PREFIX = "splitrtc.token."
 _TOKEN = re.compile(r"[!-~]{1,1024}")
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 6750, section 2.1; scheme names ignore case
 _OFFERED = re.compile(r"splitrtc\.token\.([A-Za-z0-9_-]+)")
-_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")  # RFC 6454, section 6
+_ORIGIN = re.compile(
+    r"null|[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+)  # RFC 6454, section 6
 _SECRETS = re.compile(r"(bearer\s+|splitrtc\.token\.)[^\s,;'\"]+", re.IGNORECASE)
 
 

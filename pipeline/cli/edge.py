@@ -41,7 +41,7 @@ Examples:
     "allow_origins",
     multiple=True,
     metavar="ORIGIN",
-    help="Let web pages of this origin connect, e.g. https://app.example; may be repeated. With a token, pages need that.",
+    help="Without a token: let web pages of this origin connect, e.g. https://app.example; may be repeated.",
 )
 @option("--bind", metavar="ADDR", help="Local address for the media (default: all; loopback when listening there).")
 @option(

@@ -129,6 +129,10 @@ class Swap {
     this.socket = new WebSocket(url, protocols);
     this.source = crypto.randomUUID();
     this.messages = 0;
+    this.opened = new Promise((open, fail) => {
+      this.socket.onopen = open;
+      this.socket.onclose = this.socket.onerror = () => fail(new Error("no socket"));
+    });
   }
 
   say(type, members) {
@@ -144,10 +148,7 @@ class Swap {
   }
 
   async connect(offer) {
-    await new Promise((open, fail) => {
-      this.socket.onopen = open;
-      this.socket.onclose = this.socket.onerror = () => fail(new Error("no socket"));
-    });
+    await this.opened;
     const answered = this.hear("accept", "reject");
     this.say("connect", { offer, matching_criteria: [] });
     const answer = await answered;
@@ -167,8 +168,9 @@ class Swap {
 // `frames` are lists of units, in base64 as all that is binary here. Returns the results.
 async function split({ url, protocols, attributes, announced, frames }) {
   const ue = new Peer();
+  const offer = await ue.describe(await ue.connection.createOffer(), attributes);
   const swap = new Swap(url, protocols);
-  const sdp = await swap.connect(await ue.describe(await ue.connection.createOffer(), attributes));
+  const sdp = await swap.connect(offer);
   await ue.connection.setRemoteDescription({ type: "answer", sdp });
   await ue.opened;
   const acknowledged = next(ue.control);

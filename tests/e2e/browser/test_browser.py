@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
-from rtc import OutgoingFrame, Peer, RelayThread, parse_link, parse_result, units_of_frame
+from models import PartitionStore, Zoo, parse_detections
+from pipeline.device import DevicePart
+from pipeline.frames import Frame
+from pipeline.offers import points
+from pipeline.settings import UeSettings
+from pipeline.ue import UeSession
+from rtc import (
+    OutgoingFrame,
+    Peer,
+    RelayThread,
+    Status,
+    intermediate_attributes,
+    parse_link,
+    parse_result,
+    unit_payload_limit,
+    units_of_frame,
+)
+from signaling import ParameterSet, attributes_of, offers_of, serialise_control, token_subprotocol
+from signaling.swap import PATH, SUBPROTOCOL
 
 pytestmark = pytest.mark.e2e
 
@@ -92,3 +115,120 @@ async def test_a_browser_gets_our_frames_in_either_role(page: Any, negotiate: An
     assert counts["units"] == UNITS * counts["complete"]
     assert counts["frames"] == counts["complete"] == len(stream.complete) >= FPS / 2
     assert counts["bytes"] == counts["units"] * (PAYLOAD + 20)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("negotiate", [browser_answers, browser_offers])
+@pytest.mark.parametrize("loss", [0, 1, 3])
+async def test_a_browser_on_a_bad_link(page: Any, negotiate: Any, loss: int, capsys: Any) -> None:
+    async with RelayThread(parse_link(f"rtt=40,rate=5M,loss={loss}%,seed=1")) as relay:
+        async with connected(page, negotiate, relay.rewrite) as peer:
+            stream = Stream(peer)
+            await stream.play(20 * FPS)
+            counts = await page.call("counts")
+            abandoned = peer.transport_counters.abandoned
+            assert peer.close_reason is None
+        carried = relay.to_json()
+    offered = 20 * FPS * UNITS
+    delays = stream.delays_ms
+    with capsys.disabled():
+        print(
+            f"\n  {negotiate.__name__}, {loss} % loss: {counts['units'] / offered:.1%} of the units,"
+            f" {len(delays) / (20 * FPS):.1%} of the frames complete, answered within"
+            f" {delays[len(delays) // 2]:.0f} ms (p50), {delays[len(delays) * 19 // 20]:.0f} (p95);"
+            f" {abandoned} units abandoned; packets {carried['up']['offered']} up, {carried['down']['offered']} down"
+        )
+    assert counts["units"] / offered > 0.8 * (1 - loss / 100)
+
+
+# A browser as the UE of an edge.
+
+
+def first_pictures(clip: Path, count: int) -> list[np.ndarray]:
+    with av.open(str(clip)) as container:
+        return [frame.to_ndarray(format="bgr24") for frame in itertools.islice(container.decode(video=0), count)]
+
+
+@pytest.mark.parametrize("profile", ["q4-zstd", "raw"])
+async def test_a_page_gets_the_detections_that_our_ue_gets(
+    page: Any, start_edge: Any, clip_path: Path, profile: str
+) -> None:
+    pictures = await asyncio.to_thread(first_pictures, clip_path, 2)
+    point = points(Zoo(), profile=profile)[0]
+    device = await asyncio.to_thread(
+        DevicePart, point, PartitionStore(), provider="cpu", threads=1, max_payload=unit_payload_limit()
+    )
+    frames = [
+        units_of_frame(1, frame_id, frame_id, device.process(Frame(picture, 0, 0.0)).coded.slices)
+        for frame_id, picture in enumerate(pictures, 1)
+    ]
+    announced = ParameterSet(
+        id=1,
+        direction="up",
+        model=point.card.digest,
+        partition=point.partition,
+        variant="fp32",
+        profile=profile,
+        calibration=point.calibration.digest if point.calibration else None,
+        tensors=device.partition.crossing,
+        deadline_ms=10_000,
+        budget_ms=10_000,
+    )
+    async with edge_process(start_edge, "--token", "secret") as url:
+        answered = await page.call(
+            "split",
+            {
+                "url": url + PATH,
+                "protocols": [SUBPROTOCOL, token_subprotocol("secret")],
+                "attributes": attributes_of([point.offer(FPS)]),
+                "announced": serialise_control(announced),
+                "frames": [[base64.b64encode(unit).decode() for unit in units] for units in frames],
+            },
+        )
+        expected = [result async for result in one_by_one(url, profile, pictures)]
+    assert offers_of(intermediate_attributes(answered["answer"]))[0].profile == profile
+    for picture, text, result in zip(pictures, answered["results"], expected, strict=True):
+        seen = parse_result(base64.b64decode(text))
+        assert (seen.status, result.status) == (Status.OK, "ok")
+        found = device.place(
+            parse_detections(seen.output).at_least(point.card.decoding.display_score), Frame(picture, 0, 0.0)
+        )
+        assert len(found) > 0
+        np.testing.assert_array_equal(found.xyxy, result.detections.xyxy)
+        np.testing.assert_array_equal(found.scores, result.detections.scores)
+        np.testing.assert_array_equal(found.classes, result.detections.classes)
+
+
+@asynccontextmanager
+async def edge_process(start_edge: Any, *flags: str) -> AsyncIterator[str]:
+    """The URL of an edge in a process of its own."""
+    with start_edge(*flags) as edge:
+        yield edge.url
+        code, _, errors = await asyncio.to_thread(edge.terminate)
+        assert (code, "Traceback" in errors) == (0, False), errors
+
+
+async def one_by_one(url: str, profile: str, pictures: list[np.ndarray]) -> AsyncIterator[Any]:
+    """What our own UE gets for these pictures."""
+    answered = asyncio.Semaphore()
+
+    async def source() -> AsyncIterator[np.ndarray]:
+        for picture in pictures:
+            await answered.acquire()
+            yield picture
+
+    settings = UeSettings(url, profile=profile, token="secret", budget=10.0, timeout=WAIT)
+    async with UeSession(settings) as session:
+        async for result in session.run(source(), every=True):
+            yield result
+            answered.release()
+
+
+async def test_a_page_that_the_edge_does_not_know_stays_outside(page: Any, start_edge: Any) -> None:
+    nothing = {"protocols": [SUBPROTOCOL], "attributes": [], "announced": "", "frames": []}
+    async with edge_process(start_edge) as url:
+        with pytest.raises(AssertionError, match="no socket"):
+            await page.call("split", {"url": url + PATH, **nothing})
+    async with edge_process(start_edge, "--allow-origin", page.origin) as url:
+        with pytest.raises(AssertionError, match="message_malformatted"):  # now it is heard, and has nothing to say
+            await page.call("split", {"url": url + PATH, **nothing})
