@@ -475,7 +475,7 @@ async def test_the_loss_of_the_signalling_socket_alone_ends_nothing(
 
 
 async def test_nobody_there(unused_tcp_port: int) -> None:
-    with pytest.raises(Unreachable, match="is the edge running there"):
+    with pytest.raises(Unreachable, match="nothing listens there; is the edge running"):
         async with ue(f"ws://127.0.0.1:{unused_tcp_port}"):
             pass
 
