@@ -54,7 +54,9 @@ a frame takes longer than lately."""
 class Connection:
     """From the first word of signalling to the goodbye. Made, used and closed in the thread of the event loop."""
 
-    def __init__(self, settings: UeSettings, parts: DeviceParts, resume_id: str, counters: Counter[str]) -> None:
+    def __init__(
+        self, settings: UeSettings, parts: DeviceParts, resume_id: str, counters: Counter[str], link_started: float
+    ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
@@ -62,6 +64,7 @@ class Connection:
             parts: what the device can offer, and do.
             resume_id: by which the edge knows that this connection takes the place of an earlier one.
             counters: counts what came and could not be used, by kind.
+            link_started: when the emulated link's time began, if there is one: it goes on over all connections.
         """
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
@@ -69,6 +72,7 @@ class Connection:
         self._parts = parts
         self._resume_id = resume_id
         self._counters = counters
+        self._link_started = link_started
         self._loop = asyncio.get_running_loop()
         self._stack = contextlib.AsyncExitStack()
         self._peer: Peer
@@ -155,7 +159,7 @@ class Connection:
         offer = await peer.create_offer(attributes)
         if settings.link is not None:
             assert settings.media_bind is not None  # the settings have seen to that
-            relay = RelayThread(parse_link(settings.link), settings.media_bind)
+            relay = RelayThread(parse_link(settings.link), settings.media_bind, start=self._link_started)
             self._relay = await self._stack.enter_async_context(relay)
             offer = await self._relay.rewrite(offer, "ue")
         answer = await signaling.connect(offer)

@@ -71,6 +71,7 @@ class UeSession:
         )
         self._connection: Connection | None = None
         self._up: asyncio.Future[None]
+        self._entered: float
         self._keeper: asyncio.Task[None] | None = None
         self._farewells: set[asyncio.Task[None]] = set()
         self._run: Run | None = None
@@ -82,6 +83,7 @@ class UeSession:
 
     async def __aenter__(self) -> Self:
         self._up = asyncio.get_running_loop().create_future()
+        self._entered = time.monotonic()
         self._keeper = asyncio.create_task(self._keep(), name="session")
         try:
             await self._up
@@ -209,7 +211,7 @@ class UeSession:
     async def _connect(self) -> Connection:
         """A new connection; with ``reconnect`` tries until there is one. Each try looks the edge's name up anew."""
         while True:
-            connection = Connection(self.settings, self._parts, self._resume_id, self.counters)
+            connection = Connection(self.settings, self._parts, self._resume_id, self.counters, self._entered)
             try:
                 await connection.open()
             except SplitRtcError as error:
