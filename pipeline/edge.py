@@ -236,11 +236,11 @@ class Edge:
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         """For ``/readyz``: models warm, provider confirmed, threads that come back, not draining."""
         warm = {tail.card.name: tail.submodel.provider for tail in self._warm}
-        workers = self._pool.workers
-        state = "draining" if self._draining else "hanging" if workers.exhausted else "ready" if warm else "warming"
+        hangs = self._pool.workers.exhausted
+        state = "draining" if self._draining else "hanging" if hangs else "ready" if warm else "warming"
         return state == "ready", {
             "status": state,
-            "hanging_threads": workers.hanging,
+            "hanging_threads": self._pool.hanging,
             "providers": warm,
             "sessions": len(self._places),
             "max_sessions": self.settings.max_sessions,
