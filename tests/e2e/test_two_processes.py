@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -15,6 +16,8 @@ from models import Zoo
 from pipeline.offers import points
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
+from rtc import Peer
+from signaling import SignalingClient, attributes_of
 from splitrtc_errors import (
     ConnectionLost,
     EdgeFull,
@@ -115,6 +118,26 @@ def test_a_further_model_that_both_have(start_edge: Any, run_ue: Any, tiny_model
         code, summary, _ = run_ue(edge.url, *SHORT, *models, "--model", "tiny", "--profile", "raw-zstd")
         assert (code, summary["model"], summary["partition"], summary["profile"]) == (0, "tiny", "early", "raw-zstd")
         assert summary["frames_answered"] > 0
+
+
+async def test_a_model_that_hangs_while_it_loads_holds_up_nobody(
+    start_edge: Any, run_ue: Any, until: Any, tiny_model: Path
+) -> None:
+    (point,) = points(Zoo((tiny_model,)), model="tiny", partition="late", profile="raw")
+    with start_edge("--models", str(tiny_model)) as edge:
+        file = tiny_model / "tiny.onnx"
+        file.unlink()
+        os.mkfifo(file)  # who opens it waits for a writer
+        async with SignalingClient(edge.url) as signaling, Peer(bind="127.0.0.1") as peer:
+            offer = await peer.create_offer(attributes_of([point.offer(30.0)]))
+            hanging = asyncio.create_task(signaling.connect(offer))
+            await asyncio.to_thread(until, lambda: edge.sessions == 1)
+            for cut in ("bottleneck_7", "bottleneck_12"):  # of which the edge has one already, and loads the other
+                code, summary, _ = await asyncio.to_thread(run_ue, edge.url, *SHORT, "--partition", cut)
+                assert (code, summary["partition"]) == (0, cut)
+            assert not hanging.done()
+            hanging.cancel()
+        await asyncio.to_thread(until, lambda: edge.sessions == 0)  # whoever waited is gone
 
 
 async def test_ten_sessions_come_and_go(start_edge: Any, until: Any) -> None:
