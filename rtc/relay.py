@@ -65,8 +65,9 @@ class RelayCounters:
 class Relay:
     """A link between a UE and an edge, for one connection at a time: an asynchronous context manager.
 
-    The link's time starts when the context is entered, unless it goes on from an earlier one. A peer's address is that from which the first connectivity
-    check (RFC 8445) comes that was made with the password in the other's description; nobody else is listened to.
+    The link's time starts when the context is entered, unless it goes on from an earlier one. A peer's address is that
+    from which the first connectivity check (RFC 8445) comes that was made with the password in the other's description;
+    nobody else is listened to.
     """
 
     def __init__(

@@ -63,7 +63,6 @@ class SignalingServer:
         handler: ConnectHandler,
         *,
         token: str | None = None,
-        ssl_context: ssl.SSLContext | None = None,
         ready: Callable[[], tuple[bool, dict[str, Any]]] = lambda: (True, {}),
         max_sockets: int = MAX_SOCKETS,
         connect_rate: float = CONNECT_RATE,
@@ -74,7 +73,6 @@ class SignalingServer:
         self._guard = TokenGuard(token)
         self._origins = OriginGuard(allow_origins)
         self._anyone = token is None
-        self._ssl_context = ssl_context
         self._ready = ready
         self._max_sockets = max_sockets
         self._limiter = ConnectLimiter(connect_rate)
@@ -87,8 +85,8 @@ class SignalingServer:
         """The port that is listened on; with port 0, known after start()."""
         return self._port
 
-    async def start(self) -> None:
-        """Listen. BadArgument when that is not possible at this address."""
+    async def start(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        """Listen, with TLS if there is a context. BadArgument when that is not possible at this address."""
         app = web.Application()
         app.add_routes(
             [
@@ -109,7 +107,7 @@ class SignalingServer:
         await runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: self._admit(runner), self._host or None, self._port, ssl=self._ssl_context
+                lambda: self._admit(runner), self._host or None, self._port, ssl=ssl_context
             )
         except OSError as error:
             await runner.cleanup()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ async def test_a_model_that_hangs_while_it_loads_holds_up_nobody(
             hanging = asyncio.create_task(signaling.connect(offer))
             await asyncio.to_thread(until, lambda: edge.sessions == 1)
             for cut in ("bottleneck_7", "bottleneck_12"):  # of which the edge has one already, and loads the other
-                code, summary, _ = await asyncio.to_thread(run_ue, edge.url, *SHORT, "--partition", cut)
+                run = partial(run_ue, edge.url, *SHORT, "--partition", cut)
+                code, summary, _ = await asyncio.to_thread(run)
                 assert (code, summary["partition"]) == (0, cut)
             assert not hanging.done()
             hanging.cancel()
