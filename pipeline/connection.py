@@ -174,7 +174,13 @@ class Connection:
         set_id = await self._announce(device, active.fps)
         threshold = device.point.card.decoding.display_score if settings.threshold is None else settings.threshold
         self._uplink = Uplink(
-            peer, device, set_id, budget=settings.budget, threshold=threshold, counters=self._counters
+            peer,
+            device,
+            set_id,
+            budget=settings.budget,
+            threshold=threshold,
+            counters=self._counters,
+            fps=active.fps if active.fps < fps else None,
         )
 
     async def _device_for(self, active: SplitOffer) -> DevicePart:

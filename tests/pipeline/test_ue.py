@@ -585,6 +585,25 @@ async def test_an_edge_that_prefers_otherwise_gets_its_way(make_feed: Any, pictu
         assert (await take(run))[0].status == "ok"
 
 
+async def test_an_edge_that_wants_fewer_frames_gets_fewer(
+    stub_edge: Any, make_feed: Any, pictures: list[np.ndarray]
+) -> None:
+    stub_edge.choose = lambda offers: [replace(offers[0], fps=0.01)]
+    feed = make_feed()
+    async with ue(stub_edge.url) as session:
+        run = session.run(feed, every=True)
+        feed.give(pictures[0])
+        async with asyncio.timeout(WAIT):
+            stub_edge.answer(await stub_edge.frames.get())
+        (first,) = await take(run)
+        for _ in range(3):  # the next one that it wants is due in 100 s
+            feed.give(pictures[0])
+            (further,) = await take(run)
+            assert (further.status, further.dropped_at) == ("skipped", "rate")
+        assert first.status == "ok"
+        assert stub_edge.frames.empty()
+
+
 async def test_an_edge_takes_nothing_but_what_it_accepts() -> None:
     async with Edge(EdgeSettings("127.0.0.1:0", accept=("q8",))) as edge:
         with pytest.raises(NoCommonOperatingPoint) as refused:
