@@ -76,6 +76,8 @@ class SignalingClient:
         self._reader: asyncio.Task[None] | None = None
         self._answer: asyncio.Future[str] | None = None
         self._closed: asyncio.Future[Ending] | None = None
+        self._closed_by: float | None = None
+        """When the end must be over, on the loop's clock."""
 
     @property
     def closed(self) -> asyncio.Future[Ending]:
@@ -114,11 +116,12 @@ class SignalingClient:
             raise ConnectionLost("the edge closed the signalling socket before it answered the offer") from None
 
     async def close(self) -> None:
-        """Close the session, if there is one, and the socket. Can be called again."""
+        """Close the session, if there is one, and the socket, within CLOSE_TIMEOUT. Can be called again."""
+        self._closed_by = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
         try:
             if self._reader is not None and not self._reader.done() and self._endpoint.close():
                 with contextlib.suppress(ConnectionError, TimeoutError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT):
+                    async with asyncio.timeout_at(self._closed_by):
                         await self._flush()
                         await asyncio.wait([self._reader])  # until the edge has confirmed
         finally:
@@ -156,7 +159,7 @@ class SignalingClient:
 
     async def _disconnect(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout_at(self._closed_by or asyncio.get_running_loop().time() + CLOSE_TIMEOUT):
                 await socket.close()
         if self._reader is not None:
             self._reader.cancel()

@@ -134,9 +134,9 @@ def start_ue() -> Callable[..., contextlib.AbstractContextManager[subprocess.Pop
 def run_ue(start_ue: Any) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """A function that runs ``splitrtc ue`` to its end: exit code, summary ({} without one), stderr."""
 
-    def run(url: str, *flags: str) -> tuple[int, dict[str, Any], str]:
+    def run(url: str, *flags: str, within: float = WAIT) -> tuple[int, dict[str, Any], str]:
         with start_ue(url, *flags) as process:
-            written, errors = process.communicate(timeout=WAIT)
+            written, errors = process.communicate(timeout=within)
         return process.returncode, json.loads(written) if written else {}, errors
 
     return run

@@ -204,7 +204,7 @@ def test_ten_seconds_of_standing_still_end_a_session_without_reconnect(
 def test_an_outage_of_half_a_minute_is_outlived(start_edge: Any, run_ue: Any, results: Results, report: Any) -> None:
     with start_edge("--max-sessions", "1") as edge:
         flags = (*results.flags, "--reconnect", "--seconds", "58", "--link", "rtt=20,outage=5-35")
-        code, summary, errors = run_ue(edge.url, *flags)
+        code, summary, errors = run_ue(edge.url, *flags, within=120.0)
         assert (code, "Traceback" in errors) == (0, False), errors
         assert edge.terminate()[0] == 0
     check_books(summary, results)
