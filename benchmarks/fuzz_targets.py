@@ -284,7 +284,7 @@ def _codec_targets() -> Iterator[Target]:
     rng = np.random.default_rng(1)
     values = [rng.normal(0, 0.5, spec.shape).astype(np.float32) for spec in specs]
     good: list[bytes] = []
-    for name in ("raw", "q8-zstd", "q4-zstd"):
+    for name in ("raw", "q8-zstd", "q4-zstd", "q3-zstd", "q4-snappy", "q16-snappy"):
         profile = parse_profile(name)
         slices = make_encoder(profile, specs, calibration, 128).encode(1, values).slices
         good += slices
