@@ -7,8 +7,8 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.table import LiveTable
 from pipeline.ue import UeSession
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.settings import UeSettings
 
 __all__ = ["play"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def play(
@@ -32,15 +34,14 @@ async def play(
     started = time.monotonic()
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
-        with _on_signal() as signals:
-            connecting = asyncio.create_task(stack.enter_async_context(UeSession(settings)))
-            signals.act = connecting.cancel
+        connecting = asyncio.create_task(stack.enter_async_context(UeSession(settings)))
+        with _FirstSignal(connecting.cancel) as first:
             try:
                 session = await connecting
             except asyncio.CancelledError:
-                if signals.number is None:
+                if first.number is None:
                     raise
-                sys.exit(128 + signals.number)
+                sys.exit(128 + first.number)
             connect_seconds = time.monotonic() - started
             run = session.run(source, sinks=sinks, repeat=repeat)
             tasks = []
@@ -48,7 +49,7 @@ async def play(
             def stop() -> None:
                 tasks.append(asyncio.create_task(run.stop()))  # kept, or it might be collected before it is done
 
-            signals.act = stop
+            first.act = stop
             limit = loop.call_later(seconds, stop) if seconds is not None else None
 
             def figures() -> dict[str, Any]:
@@ -67,36 +68,25 @@ async def play(
             return {**session.describe(), "connect_s": round(connect_seconds, 3), **figures()}
 
 
-class _Signals:
-    """What the first signal does, and which one it was."""
+class _FirstSignal:
+    """A context in which the first SIGINT or SIGTERM does ``act``; a second one means again what it meant before."""
 
-    def __init__(self) -> None:
-        self.act: Callable[[], object] = _nothing
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
         self.number: int | None = None
+        """Which one it was."""
+        self._loop = asyncio.get_running_loop()
 
+    def __enter__(self) -> Self:
+        for number in SIGNALS:
+            self._loop.add_signal_handler(number, self._take, number)
+        return self
 
-@contextlib.contextmanager
-def _on_signal() -> Iterator[_Signals]:
-    """Take the first SIGINT or SIGTERM; the next one means again what it meant before."""
-    signals, loop = _Signals(), asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    def __exit__(self, *_: object) -> None:
+        for number in SIGNALS:
+            self._loop.remove_signal_handler(number)
 
-    def release() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-    def take(number: int) -> None:
-        release()
-        signals.number = number
-        signals.act()
-
-    for number in numbers:
-        loop.add_signal_handler(number, take, number)
-    try:
-        yield signals
-    finally:
-        release()
-
-
-def _nothing() -> None:
-    """What a signal does before there is anything to end."""
+    def _take(self, number: int) -> None:
+        self.__exit__()
+        self.number = number
+        self.act()
