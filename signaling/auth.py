@@ -9,14 +9,14 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from signaling.addresses import is_loopback
 from splitrtc_errors import BadArgument
 
-__all__ = ["OriginGuard", "TokenGuard", "check_token", "is_loopback", "redact", "token_subprotocol"]
+__all__ = ["OriginGuard", "TokenGuard", "check_token", "redact", "token_subprotocol"]
 
 SUBPROTOCOL_PREFIX = "splitrtc.token."
 
@@ -82,16 +82,6 @@ class OriginGuard:
             return True
         own = (host or "").lower()
         return origin.lower() in (f"http://{own}", f"https://{own}") and is_loopback(_host_of(own))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host_of(netloc: str) -> str:

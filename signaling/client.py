@@ -16,7 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from signaling.auth import check_token, is_loopback, redact
+from signaling.addresses import is_loopback
+from signaling.auth import check_token, redact
 from signaling.endpoint import Accepted, CloseConfirmed, CloseReceived, Refused, SwapEndpoint
 from signaling.messages import Criterion
 from signaling.problems import EDGE_FULL, TOO_MANY_REQUESTS, UNAUTHORIZED, make_problem, rejection

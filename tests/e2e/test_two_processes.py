@@ -268,7 +268,8 @@ async def test_ten_ues_of_which_one_is_hostile(start_edge: Any) -> None:
                         break
                     if channel.bufferedAmount < 100_000:
                         size = rng.randrange(1, 1160)
-                        channel.send(rng.choice([rng.randbytes(size), "{" * size, b"\x01" + rng.randbytes(19)]))
+                        junk: list[bytes | str] = [rng.randbytes(size), "{" * size, b"\x01" + rng.randbytes(19)]
+                        channel.send(rng.choice(junk))
                     await asyncio.sleep(0)
 
     async def watch(url: str) -> list[bool]:
