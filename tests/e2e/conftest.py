@@ -102,6 +102,7 @@ def start_edge(tmp_path: Path) -> StartEdge:
         )
         try:
             until(lambda: ready.exists() or process.poll() is not None)
+            assert process.poll() is None, process.communicate()[1]
             yield EdgeProcess(process, ready)
         finally:
             process.kill()
