@@ -41,6 +41,7 @@ async def play(
             except asyncio.CancelledError:
                 if first.number is None:
                     raise
+            if first.number is not None:  # also when it came in the very moment of success
                 sys.exit(128 + first.number)
             connect_seconds = time.monotonic() - started
             run = session.run(source, sinks=sinks, repeat=repeat)
