@@ -65,26 +65,17 @@ class RelayCounters:
 class Relay:
     """A link between a UE and an edge, for one connection at a time: an asynchronous context manager.
 
-    The link's time starts when the context is entered, unless it goes on from an earlier one. A peer's address is that
-    from which the first connectivity check (RFC 8445) comes that was made with the password in the other's description;
-    nobody else is listened to.
+    The link's time starts when the context is entered. A peer's address is that from which the first connectivity
+    check (RFC 8445) comes that was made with the password in the other's description; nobody else is listened to.
     """
 
-    def __init__(
-        self,
-        settings: LinkSettings,
-        bind: str = "127.0.0.1",
-        *,
-        down: LinkSettings | None = None,
-        start: float | None = None,
-    ) -> None:
+    def __init__(self, settings: LinkSettings, bind: str = "127.0.0.1", *, down: LinkSettings | None = None) -> None:
         """Prepare a relay; nothing is opened yet.
 
         Args:
             settings: what the link does to packets, each way.
             bind: the address of this machine on which both peers can reach the relay.
             down: settings for the way from the edge to the UE, if they differ. The seed is that of `settings`.
-            start: when the link's time started, in seconds of the loop's clock, for one that was there before.
 
         Raises:
             BadArgument: the address cannot be used.
@@ -99,11 +90,11 @@ class Relay:
         self._settings = {"ue": settings, "edge": down or settings}
         self._seed = settings.seed
         self._ports: dict[Side, _Port] = {}
-        self._start = start
+        self._start = 0.0
         self.counters = RelayCounters()
 
     async def __aenter__(self) -> Self:
-        self._start = start = asyncio.get_running_loop().time() if self._start is None else self._start
+        self._start = start = asyncio.get_running_loop().time()
         try:
             ue, edge = await self._open("ue", start), await self._open("edge", start)
         except BaseException:
@@ -120,7 +111,7 @@ class Relay:
 
     def to_json(self) -> dict[str, Any]:
         """When the link started (seconds of the loop's clock), and the counters, as plain values."""
-        return {"started": round(self._start or 0.0, 6), **asdict(self.counters)}
+        return {"started": round(self._start, 6), **asdict(self.counters)}
 
     def address(self, side: Side) -> Address:
         """The relay's address and port to which this side sends."""

@@ -21,16 +21,9 @@ __all__ = ["RelayThread"]
 class RelayThread:
     """A `Relay` that runs in a thread of its own while the asynchronous context lasts."""
 
-    def __init__(
-        self,
-        settings: LinkSettings,
-        bind: str = "127.0.0.1",
-        *,
-        down: LinkSettings | None = None,
-        start: float | None = None,
-    ) -> None:
-        """Prepare it; the arguments and errors are those of `Relay`. Its loop's clock is `time.monotonic`."""
-        self._relay = Relay(settings, bind, down=down, start=start)
+    def __init__(self, settings: LinkSettings, bind: str = "127.0.0.1", *, down: LinkSettings | None = None) -> None:
+        """Prepare it; the arguments and errors are those of `Relay`."""
+        self._relay = Relay(settings, bind, down=down)
         self._opened: Future[asyncio.AbstractEventLoop] = Future()
         self._ended: Future[None] = Future()
         for future in (self._opened, self._ended):

@@ -122,17 +122,6 @@ async def test_a_relay_carries_one_connection_after_the_other() -> None:
                 await connect(relay, ue, edge)
 
 
-async def test_a_link_that_was_there_before_goes_on_where_it_was() -> None:
-    now = asyncio.get_running_loop().time()
-    async with (
-        Relay(parse_link("outage=0-600"), start=now - 601) as relay,  # that is over
-        Peer(bind=LOOPBACK) as ue,
-        Peer(bind=LOOPBACK) as edge,
-    ):
-        await connect(relay, ue, edge)
-        assert relay.to_json()["started"] == round(now - 601, 6)
-
-
 async def test_over_ipv6() -> None:
     try:
         relay = Relay(PERFECT, "::1")
