@@ -215,8 +215,7 @@ def test_an_outage_of_half_a_minute_is_outlived(start_edge: Any, run_ue: Any, re
     back = min(at for at in answered if at > 35.0)
     report(f"results {back - 35:.2f} s after the outage, {summary['reconnects']} reconnects")
     assert back < 35.0 + 19.0  # an attempt of 10 s under way, and the longest pause after it
-    after = [frame for frame in results.frames if frame["captured"] - began > back]
-    assert sum(frame["status"] == "ok" for frame in after) > 0.5 * len(after)
+    assert sum(at > back for at in answered) > 10
 
 
 @pytest.mark.soak
