@@ -125,6 +125,9 @@ def test_a_point_knows_its_own_line_again() -> None:
         offer = point.offer(29.97)
         assert [other for other in found if other.matches(offer)] == [point]
         assert point.matches(type(offer).parse(offer.format()))
+        parameters = point.parameter_set((), deadline=0.2, budget=0.5)
+        assert [other for other in found if other.matches(parameters)] == [point]
+        assert (parameters.deadline_ms, parameters.budget_ms) == (200, 500)
         assert not point.matches(replace(offer, head="int8"))
         assert not point.matches(replace(offer, direction="down"))
         assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))

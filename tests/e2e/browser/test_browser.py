@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from rtc import (
 )
 from signaling import (
     EDGE_FULL,
-    ParameterSet,
     SignalingServer,
     attributes_of,
     make_problem,
@@ -174,18 +174,7 @@ async def test_a_page_gets_the_detections_that_our_ue_gets(
         units_of_frame(1, frame_id, frame_id, device.process(Frame(picture, 0, 0.0)).coded.slices)
         for frame_id, picture in enumerate(pictures, 1)
     ]
-    announced = ParameterSet(
-        id=1,
-        direction="up",
-        model=point.card.digest,
-        partition=point.partition,
-        variant="fp32",
-        profile=profile,
-        calibration=point.calibration.digest if point.calibration else None,
-        tensors=device.partition.crossing,
-        deadline_ms=10_000,
-        budget_ms=10_000,
-    )
+    announced = replace(point.parameter_set(device.partition.crossing, deadline=10.0, budget=10.0), id=1)
     async with edge_process(start_edge, "--token", "secret") as url:
         answered = await page.call(
             "split",
