@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.cli.common import Group, common_options, echo_json, option, set_up_logging
+from pipeline.cli.fetching import fetched, offline_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +50,8 @@ def _model_options(command: F) -> F:
         option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="What runs the model."),
         option("--partition", metavar="P", help="A cut of the model (default: the one its card recommends)."),
         option("--models", "models", multiple=True, type=_PATH, help="Further folder of cards; may be repeated."),
-        option("--model", metavar="M", help="A model of the zoo (default: the bundled one)."),
+        offline_option,
+        option("--model", metavar="M", help="A model: a name, or https://...#sha-256=... (default: the bundled one)."),
     ):
         command = decorate(command)
     return command
@@ -139,7 +141,9 @@ def accuracy(
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """The flags without those whose default is the evaluation's own."""
+    """The flags without those whose default is the evaluation's own; the model's file is here afterwards."""
+    model = values.pop("model")
+    values["model"] = None if model is None else fetched([model], values["models"])[0]
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models import Detector, PartitionStore, Preprocessor, load_submodel
+from models.fixed import load_whole
 from pipeline.offers import VARIANT
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Vision:
         """``score`` is the lowest one of a detection that is reported. Raises ModelError, MissingDependency."""
         self.card = card
         self.partition = PartitionStore().get(card, cut.tensors, variant=VARIANT)
-        self._whole = load_submodel(card.verified_path(), provider=provider)
+        self._whole = load_whole(card, provider=provider)
         self._head = load_submodel(self.partition.head_path, provider=provider)
         self._tail = load_submodel(self.partition.tail_path, provider=provider)
         for submodel in (self._whole, self._head, self._tail):
@@ -64,7 +65,7 @@ class Vision:
         """The picture as large as the model takes it: what a device would send that spares every needless pixel."""
         import cv2
 
-        _, _, height, width = self.card.inputs[0].shape
+        _, _, width, height = self._preprocessor.placed((image.shape[1], image.shape[0]))
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
     @property
