@@ -93,11 +93,14 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], accuracy: str, colour: 
 
 def _name_ends(axes: Axes, rows: Sequence[Mapping[str, Any]], accuracy: str, colour: str, *, above: bool) -> None:
     """Name the ends of a curve; those of the next one on its other side, since curves come close."""
+    from matplotlib.patheffects import withStroke
+
     for row in {row["name"]: row for row in (rows[0], rows[-1])}.values():
         axes.annotate(
             row["name"], (row["bytes_per_frame"], row[accuracy]), xytext=(0, 8 if above else -8),
             textcoords="offset points", ha="center", va="bottom" if above else "top", fontsize=9, weight="bold",
             color=colour, zorder=5, annotation_clip=True,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 
 
