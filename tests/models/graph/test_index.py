@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from onnx import ModelProto, helper
 from onnx.parser import parse_model
 
-from benchmarks.architectures import chain
 from models.graph import Graph
 from splitrtc_errors import CutError, ModelFileError
 
@@ -240,13 +237,3 @@ def test_an_initialiser_that_is_listed_as_an_input_is_none() -> None:
     )
     proto.graph.input.append(helper.make_tensor_value_info("w", 1, [2]))
     assert Graph.of(proto).inputs == (0,)
-
-
-def test_it_is_linear() -> None:
-    small, large = chain(2_000), chain(20_000)
-    times = []
-    for proto in (small, large):
-        start = time.process_time()
-        Graph.of(proto)
-        times.append(time.process_time() - start)
-    assert times[1] < 40 * max(times[0], 0.005)  # 10 times as much; 100 times if it were quadratic
