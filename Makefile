@@ -54,9 +54,12 @@ sweep: setup ## cut every model after every node and verify it bit for bit; the 
 soak: setup ## the tests that take longer than the suite's five minutes
 	@$(BIN)/python -m pytest -m soak
 
+fuzz: FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the property tests (FUZZ_EXAMPLES=20000)
-	@$(BIN)/python -m benchmarks.fuzz $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
-	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' $(BIN)/python -m pytest -m 'fuzz or hypothesis'
+	@echo "fuzz: other inputs each time; 'make fuzz FUZZ_SEED=$(FUZZ_SEED)' has these again"
+	@$(BIN)/python -m benchmarks.fuzz --seed $(FUZZ_SEED) $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
+	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' \
+		$(BIN)/python -m pytest -m 'fuzz or hypothesis' --hypothesis-seed=$(FUZZ_SEED)
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)
 	@.ci/lock.sh
