@@ -43,7 +43,7 @@ class FixedShapes:
 
     def _gathered(self, node: NodeProto) -> Value | None:
         """Gather of a shape that is fixed in those places: how exporters read one size among unknown ones."""
-        source = self._makers.get(node.input[0])
+        source = self._makers.get(node.input[0]) if len(node.input) == 2 else None
         if source is None or source.op_type != "Shape" or source.domain not in _MAIN:
             return None
         sizes, indices = self._sizes(source), self._indices(node.input[1])

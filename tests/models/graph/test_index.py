@@ -186,6 +186,7 @@ def test_what_is_not_in_a_shape_is_no_value(index: str) -> None:
         "(float[2] x) => (int64 y) { i = Size(x) j = Neg(i) s = Shape(x) y = Gather(s, j) }",
         "(int64[2] x, int64 i) => (int64 y) { y = Gather(x, i) }",  # of no shape
         "(int64[2] x) => (int64 y) { i = Constant<value_int=0>() y = Gather(x, i) }",
+        "(int64[2] x) => (int64 y) { y = Gather(x) }",
         "(int64[2] x) => (int64 y) { i = Constant<value_int=0>() s = Neg(x) y = Gather(s, i) }",
         "(float[2] q) => (int64[1] y) { x = Relu(q) z = Relu(x) y = own.Shape(z) }",
     ],
