@@ -310,6 +310,7 @@ def _codec_targets() -> Iterator[Target]:
 
 def _file_targets() -> Iterator[Target]:
     from models import Calibration, ModelCard, Zoo
+    from models.information import read_information
     from splitrtc_errors import ModelError, ModelFileError
 
     card = Zoo().get()
@@ -322,10 +323,13 @@ def _file_targets() -> Iterator[Target]:
             tensor[name] = tensor[name][:3]
     yield Target("calibration", Calibration.from_bytes, [json.dumps(value).encode()], (ModelError,), is_text=True)
 
-    text = card.to_json()
-    text["labels"] = text["labels"][:2]
-    for output in text["outputs"]:
-        output["shape"] = [2 if size == len(card.labels) else size for size in output["shape"]]
+    texts = []
+    for card in map(Zoo().get, Zoo().names()):
+        text, classes = card.to_json(), len(card.labels)
+        text["labels"] = text["labels"][:2]
+        for output in text["outputs"]:
+            output["shape"] = [{classes: 2, classes + 5: 7}.get(size, size) for size in output["shape"]]
+        texts.append(json.dumps(text).encode())
 
     def read_card(data: bytes) -> None:
         try:
@@ -334,4 +338,31 @@ def _file_targets() -> Iterator[Target]:
             raise ModelFileError("not JSON") from error
         ModelCard.from_json(value)
 
-    yield Target("card", read_card, [json.dumps(text).encode()], (ModelError,), is_text=True)
+    yield Target("card", read_card, texts, (ModelError,), is_text=True)
+    yield Target("information", read_information, _information(), (ModelError,), is_text=True)
+
+
+def _information() -> list[bytes]:
+    """Metadata of each kind."""
+    from models.information import (
+        EndpointCapabilities,
+        IntermediateData,
+        ModelInformation,
+        ServiceRequirements,
+        SplitPoint,
+        information_bytes,
+    )
+    from models.tensor import TensorSpec
+
+    digest = "sha-256:" + 64 * "a"
+    data = IntermediateData((TensorSpec("a", "float32", (1, 8, 6, 6)), TensorSpec("b", "int8", ())), "up", ("raw",))
+    point = SplitPoint.of(digest, 0, "Conv_1", "after", data)
+    image = TensorSpec("image", "float32", (1, 3, 8, 8))
+    return [
+        information_bytes(information)
+        for information in (
+            ModelInformation(digest, "m", "ONNX", 9, (image,), (image,), 1, 2, 3, 4.5, 6.0, (point,)),
+            ServiceRequirements("detection", 100.0, 25.0, 30.0),
+            EndpointCapabilities(("ONNX Runtime 1.20",), ("raw", "q4-zstd"), 1e12, 10**9, 5e6),
+        )
+    ]

@@ -109,7 +109,12 @@ def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1,
 
 
 def open_session(
-    model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True, quiet: bool = False
+    model: Path | bytes,
+    provider: str = "auto",
+    threads: int = 1,
+    optimise: bool = True,
+    quiet: bool = False,
+    profile: Path | None = None,
 ) -> Any:
     """Load any ONNX model, from a file or from its bytes; returns an onnxruntime.InferenceSession.
 
@@ -119,6 +124,8 @@ def open_session(
         threads: number of threads of one run on the CPU.
         optimise: False runs the graph node by node as it is written, for comparisons bit for bit.
         quiet: the runtime writes nothing of what it also raises, for runs that are expected to fail.
+        profile: where the runtime writes the time of each node, when the session's profiling is ended; its name gets
+            an ending.
 
     Raises:
         BadArgument: no such provider, or fewer than one thread.
@@ -146,6 +153,9 @@ def open_session(
     options.log_severity_level = 4 if quiet else 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     providers: list[Any] = [PROVIDERS["cpu"]]
     if wanted == "cuda":
         ort.preload_dlls()  # those of the nvidia-* packages, which the system's loader does not find

@@ -16,6 +16,9 @@ Examples:
   splitrtc models
   splitrtc models --json | python3 -m json.tool
   splitrtc models --models ./my-cards
+  splitrtc models fetch yolox_nano
+  splitrtc models cuts ssdlite_mbv2_coco_300 --pareto
+  splitrtc models best ssdlite_mbv2_coco_300 --rate 20M --device-speed 0.25
   splitrtc models split model.onnx --after Conv_12 --out parts
   splitrtc models verify model.onnx --all
 """
@@ -25,8 +28,14 @@ Examples:
     cls=Group,
     invoke_without_command=True,
     commands={
+        "fetch": "pipeline.cli.models.fetch:fetch",
+        "show": "pipeline.cli.models.show:show",
+        "cuts": "pipeline.cli.models.cuts:cuts",
+        "best": "pipeline.cli.models.best:best",
         "split": "pipeline.cli.models.split:split",
         "verify": "pipeline.cli.models.verify:verify",
+        "time": "pipeline.cli.models.time:time",
+        "draw": "pipeline.cli.models.draw:draw",
     },
     epilog=EXAMPLES,
 )
