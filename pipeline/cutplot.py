@@ -77,7 +77,7 @@ def plot_cuts(
         raise BadArgument(f"a picture is a {' or '.join(FORMATS)} file, not {path.name}")
     if not candidates:
         raise BadArgument("no cut of this model can be sent: there is nothing to draw")
-    require_matplotlib()
+    require_matplotlib("the picture of the cuts")
     from matplotlib.figure import Figure
 
     from models.graph.folding import fold, lanes
