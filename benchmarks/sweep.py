@@ -7,11 +7,12 @@ generate, and the node and model tests of the ONNX project that have two or more
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,14 +51,21 @@ class Case(NamedTuple):
     inputs: Values | None
 
 
-def backend_cases() -> Iterator[Case]:
-    """The ONNX project's tests that are inside its package and have two nodes or more: node and model tests."""
+def backend_cases(operators: Sequence[str] | None = None) -> Iterator[Case]:
+    """The ONNX project's tests that are inside its package and have two nodes or more: node and model tests.
+
+    To make the node tests takes a while: ``operators`` are the modules of those that are wanted, None all.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they compute on purpose with infinity and the like
-        from onnx.backend.test.loader import load_model_tests
+        if operators is None:
+            from onnx.backend.test.loader import load_model_tests
 
-        tests = load_model_tests(kind="node")
-    for test in tests:
+            load_model_tests(kind="node")
+        for operator in operators or ():
+            importlib.import_module(f"onnx.backend.test.case.node.{operator}")
+        from onnx.backend.test.case.node import _NodeTestCases as tests
+    for test in list(tests):
         if test.model is not None and test.data_sets is not None and len(test.model.graph.node) >= 2:
             names = [value.name for value in test.model.graph.input]
             yield Case(test.name, test.model, None, dict(zip(names, test.data_sets[0][0], strict=False)))

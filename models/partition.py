@@ -216,6 +216,6 @@ def _trim(cache: Path, limit: int, keep: Path) -> None:
 
 
 def _used(folder: Path) -> float:
-    """When a partition was got last, in seconds of the wall clock; what has no index is what a crash left."""
+    """When a partition was got last, or what a crash left was written, in seconds of the wall clock."""
     index = folder / INDEX_FILE
-    return (index if index.exists() else folder).stat().st_atime
+    return index.stat().st_atime if index.exists() else folder.stat().st_mtime

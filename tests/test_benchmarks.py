@@ -54,6 +54,13 @@ def test_memory() -> None:
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
 
 
+def test_partition() -> None:
+    result = run("benchmarks/partition.py", "--runs", "1")
+    assert 19 < result["model_mb"] < 21
+    assert 0 < result["partition_20mb_s"] < result["check_20mb_s"]
+    assert result["external_3gb_mb"] < 300
+
+
 def test_sessions() -> None:
     result = run("-m", "benchmarks.sessions", "--start", "1", "--max", "1", "--seconds", "0.3")
     assert result["sessions"] in {0, 1}

@@ -104,9 +104,7 @@ def _freed(model: Model, values: Mapping[str, Any]) -> ModelProto:
             axes |= dict.fromkeys(made, axis)
             outers |= dict.fromkeys(made, op.outer)
         elif not graph.free[i] and not any(graph.varying[tensor] for tensor in graph.uses[i]):
-            raise CutError(
-                f"the batch cannot be freed: node {graph.node_names[i]} ({node.op_type}) gives chance values"
-            )
+            raise CutError(f"the batch cannot be freed: node {graph.node_names[i]} ({node.op_type}) draws by chance")
         proto.graph.node.append(node)
     for name in filter(axes.__contains__, (value.name for value in proto.graph.output)):
         if outers.get(name, 1) != 1:

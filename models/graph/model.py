@@ -113,8 +113,8 @@ class Model:
 
     def _unknown(self, known: Mapping[str, ValueInfoProto]) -> list[str]:
         graph = self.graph
-        made = (tensor for makes in graph.makes for tensor in makes if graph.varying[tensor])
-        return [name for tensor in made if not is_known(known.get(name := graph.tensor_names[tensor]))]
+        varying = (name for name, varies in zip(graph.tensor_names, graph.varying, strict=True) if varies)
+        return [name for name in varying if not is_known(known.get(name))]
 
     @cached_property
     def _initializers(self) -> dict[str, int]:

@@ -140,9 +140,13 @@ def without_weights(model: ModelProto) -> ModelProto:
     source, graph = model.graph, skeleton.graph
     graph.name = source.name or "graph"
     graph.node.extend(source.node)
-    for field in ("output", "value_info", "sparse_initializer"):
+    for field in ("output", "value_info"):
         getattr(graph, field).extend(getattr(source, field))
     weights = {tensor.name for tensor in source.initializer}
+    for sparse in source.sparse_initializer:  # the runtime makes them dense, and so they are used
+        kind = onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, list(sparse.dims))
+        graph.input.append(kind)
+        weights.add(sparse.values.name)
     graph.input.extend(value for value in source.input if value.name not in weights)
     for tensor in source.initializer:
         if tensor.data_location != TensorProto.EXTERNAL and tensor.ByteSize() <= SMALL_BYTES:

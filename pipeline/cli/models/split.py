@@ -108,10 +108,10 @@ def _described(
 
 def _print(cuts: list[Cut], parts: list[Part], files: list[list[Path]], model: Model) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("part", "nodes", "MB", "then crosses")
+    table = Table(Column("part", overflow="fold"), "nodes", "MB", Column("then crosses", overflow="fold"))
     for number, (part, paths) in enumerate(zip(parts, files, strict=True)):
         crossing = [str(model.type_of(name)) for name in cuts[number].crossing] if number < len(cuts) else []
         if number < len(cuts) and cuts[number].carries_input:
