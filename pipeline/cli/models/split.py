@@ -65,9 +65,7 @@ def split(
     if not unchecked:
         found = verify(whole, cuts, find_inputs(whole, sizes))
         if not found.ok:
-            raise CutError(
-                "the parts do not compute what the whole model does: is there chance in it?"
-            )
+            raise CutError("the parts do not compute what the whole model does: is there chance in it?")
     if batch:
         parts[-1] = batched(parts[-1])
     names = ["head.onnx", "tail.onnx"] if len(parts) == 2 else [f"part-{i + 1}.onnx" for i in range(len(parts))]

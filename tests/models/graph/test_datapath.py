@@ -7,7 +7,8 @@ from models.graph import Graph
 from models.graph.datapath import DataPath
 from tests.models.graph.paths import paths
 
-NET = """<ir_version: 8, opset_import: ["" : 17]> g (float[1,4] x, float[1,4] idle) => (float[4] y, float[1,4] x, float[1] three)
+NET = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,4] x, float[1,4] idle) => (float[4] y, float[1,4] x, float[1] three)
 <float[1] two = {2}> {
   one = Constant <value_float = 1.0> ()
   three = Add (one, two)
