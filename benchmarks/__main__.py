@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.common import print_table
 
-NAMES = ("latency", "device_cpu", "startup", "sessions", "memory", "link", "partition")
+NAMES = ("latency", "device_cpu", "startup", "sessions", "memory", "link", "partition", "split_engine")
 
 
 def main() -> None:
