@@ -128,7 +128,7 @@ def _description_targets() -> Iterator[Target]:
 
     from rtc import intermediate_attributes, read_channel_attributes
     from rtc.transport import check_description
-    from signaling import SplitOffer, offers_of
+    from signaling import SplitOffer, offers_of, resume_attribute, resume_id_of, without_resume_id
     from splitrtc_errors import ProtocolError
 
     offer = _offer()
@@ -146,6 +146,18 @@ def _description_targets() -> Iterator[Target]:
     lines = [line.partition(b" ")[2].partition(b" ")[2] for line in own if line.startswith(b"a=dcsa")]
     assert lines
     yield Target("ai-split", _text(SplitOffer.parse), lines, (ProtocolError,), is_text=True)
+
+    resumed = [b"a=dcsa:2 " + ":".join(resume_attribute(16 * "0f")).encode()]
+
+    def resume(text: str) -> None:
+        if resume_id_of(intermediate_attributes(text)) is None:
+            raise ProtocolError("nothing to take out")
+        if resume_id_of(intermediate_attributes(without_resume_id(text))) is not None:
+            raise AssertionError("an id is left in an offer from which it was taken out")
+
+    maps = [line for line in own if line.startswith(b"a=dcmap")]
+    again = [head + b"\r\n".join([*maps, *lines]) + b"\r\n" for lines in (resumed, [*own[3:4], *resumed])]
+    yield Target("ai-resume", _text(resume), again, (ProtocolError,), is_text=True)
     # aiortc's own parser: whatever it raises is caught; but it must come back, and free what it took.
     yield Target(
         "SDP in aiortc", _text(SessionDescription.parse), [_OFFER.encode(), *whole], (Exception,), is_text=True
@@ -272,7 +284,7 @@ def _codec_targets() -> Iterator[Target]:
     rng = np.random.default_rng(1)
     values = [rng.normal(0, 0.5, spec.shape).astype(np.float32) for spec in specs]
     good: list[bytes] = []
-    for name in ("raw", "q8-zstd", "q4-zstd"):
+    for name in ("raw", "q8-zstd", "q4-zstd", "q3-zstd", "q4-snappy", "q16-snappy"):
         profile = parse_profile(name)
         slices = make_encoder(profile, specs, calibration, 128).encode(1, values).slices
         good += slices

@@ -36,6 +36,13 @@ Examples:
 @option("--workers", type=int, help="Tails that run at the same time (default: one for each core).")
 @option("--time-limit", default=TIME_LIMIT, help="Seconds that a frame may compute; a session that hangs is ended.")
 @option("--connect-rate", default=CONNECT_RATE, help="Connections per second from one address, in the long run.")
+@option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Without a token: let web pages of this origin connect, e.g. https://app.example; may be repeated.",
+)
 @option("--bind", metavar="ADDR", help="Local address for the media (default: all; loopback when listening there).")
 @option(
     "--ice-server",

@@ -44,7 +44,7 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, served: list[object], tm
     words = (
         f"--listen 0.0.0.0:1 --token-file {token_file} --cert c.pem --key k.pem --max-sessions 3 --provider cpu "
         "--threads 2 --workers 4 --bind 192.0.2.1 --ice-server stun:a --ice-server stun:b --models x --models y "
-        "--ready-file r"
+        "--ready-file r --allow-origin https://a.example --allow-origin null"
     )
     assert splitrtc("edge", *words.split()).exit_code == 0
     expected = EdgeSettings(
@@ -59,6 +59,7 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, served: list[object], tm
         bind="192.0.2.1",
         ice_servers=("stun:a", "stun:b"),
         models=(Path("x"), Path("y")),
+        allow_origins=("https://a.example", "null"),
     )
     assert served == [(expected, Path("r"))]
 
