@@ -323,10 +323,13 @@ def _file_targets() -> Iterator[Target]:
             tensor[name] = tensor[name][:3]
     yield Target("calibration", Calibration.from_bytes, [json.dumps(value).encode()], (ModelError,), is_text=True)
 
-    text = card.to_json()
-    text["labels"] = text["labels"][:2]
-    for output in text["outputs"]:
-        output["shape"] = [2 if size == len(card.labels) else size for size in output["shape"]]
+    texts = []
+    for card in map(Zoo().get, Zoo().names()):
+        text, classes = card.to_json(), len(card.labels)
+        text["labels"] = text["labels"][:2]
+        for output in text["outputs"]:
+            output["shape"] = [{classes: 2, classes + 5: 7}.get(size, size) for size in output["shape"]]
+        texts.append(json.dumps(text).encode())
 
     def read_card(data: bytes) -> None:
         try:
@@ -335,7 +338,7 @@ def _file_targets() -> Iterator[Target]:
             raise ModelFileError("not JSON") from error
         ModelCard.from_json(value)
 
-    yield Target("card", read_card, [json.dumps(text).encode()], (ModelError,), is_text=True)
+    yield Target("card", read_card, texts, (ModelError,), is_text=True)
     yield Target("information", read_information, _information(), (ModelError,), is_text=True)
 
 

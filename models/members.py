@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, NoReturn, TypeVar
 
@@ -112,13 +111,28 @@ class Members:
             raise ModelFileError(f"{self.where}: {name!r} is {' or '.join(choices)}, not {shown(value)}")
         return value
 
+    def take_numbers(self, name: str) -> tuple[float, ...]:
+        """A list of at least one finite number."""
+        value = self.take(name, list)
+        if not value or not all(type(item) in (int, float) and abs(item) <= _MOST for item in value):
+            raise ModelFileError(f"{self.where}: {name!r} is a list of finite numbers, not {shown(value)}")
+        return tuple(map(float, value))
+
+    def take_integers(self, name: str, low: int, high: int) -> tuple[int, ...]:
+        """A list of at least one integer, all within limits."""
+        value = self.take(name, list)
+        if not value or not all(type(item) is int and low <= item <= high for item in value):
+            raise ModelFileError(
+                f"{self.where}: {name!r} is a list of integers from {low} to {high}, not {shown(value)}"
+            )
+        return tuple(value)
+
     def take_plane_values(self, name: str) -> tuple[float, ...]:
         """A finite number for each of three colour planes."""
-        value = self.take(name, list)
-        numbers = [item for item in value if type(item) in (int, float) and math.isfinite(item)]
-        if len(value) != 3 or len(numbers) != 3:
-            raise ModelFileError(f"{self.where}: {name!r} is a list of 3 finite numbers, not {shown(value)}")
-        return tuple(map(float, numbers))
+        numbers = self.take_numbers(name)
+        if len(numbers) != 3:
+            raise ModelFileError(f"{self.where}: {name!r} is a list of 3 finite numbers, not {shown(list(numbers))}")
+        return numbers
 
     def take_share(self, name: str) -> float:
         """A number from 0 to 1."""

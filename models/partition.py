@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from models.cache import CACHE_VARIABLE, default_cache_dir
 from models.card import ModelCard
 from models.files import replace_file
 from models.identity import bytes_digest, digest_hex, file_digest, partition_id
@@ -22,9 +23,8 @@ from models.runtime import load_submodel
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CutError, ModelFileError, TensorError, UserError
 
-__all__ = ["CACHE_VARIABLE", "SIZE_VARIABLE", "VARIANTS", "Partition", "PartitionStore", "default_cache_dir"]
+__all__ = ["SIZE_VARIABLE", "VARIANTS", "Partition", "PartitionStore"]
 
-CACHE_VARIABLE = "SPLITRTC_CACHE"
 SIZE_VARIABLE = "SPLITRTC_CACHE_MB"
 DEFAULT_MB = 2000
 """How much the partitions may take on disk."""
@@ -33,7 +33,7 @@ IN_USE_SECONDS = 60.0
 """Between getting a partition and having opened its files."""
 
 VARIANTS = ("fp32",)
-FORMAT = 1
+FORMAT = 2
 """Version of the layout on disk, part of every key: older files are left alone and made again."""
 
 INDEX_FILE = "index.json"
@@ -58,15 +58,6 @@ class Partition:
     def tensors(self) -> tuple[str, ...]:
         """The names of the tensors that cross."""
         return tuple(spec.name for spec in self.crossing)
-
-
-def default_cache_dir() -> Path:
-    """Return the folder that SPLITRTC_CACHE names, else the user's cache folder of this platform."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    import platformdirs
-
-    return platformdirs.user_cache_path("splitrtc")
 
 
 def _default_max_bytes() -> int:
@@ -103,7 +94,8 @@ class PartitionStore:
             raise BadArgument(f"a variant is {' or '.join(VARIANTS)}, not {variant[:100]!r}")
         identity = partition_id(card.digest, tensors)
         folder = self.cache_dir / f"partitions-{FORMAT}" / f"{identity}-{variant}"
-        index = {"format": FORMAT, "model": card.digest, "partition": identity, "variant": variant}
+        index: dict[str, Any] = {"format": FORMAT, "model": card.digest, "partition": identity, "variant": variant}
+        index["fixed"] = _fixed(card)
         _touch(folder)
         if (partition := _read(folder, index)) is None:
             partition = _make(folder, index, card, tensors)
@@ -133,6 +125,12 @@ def _read(folder: Path, expected: Mapping[str, Any]) -> Partition | None:
         return None
 
 
+def _fixed(card: ModelCard) -> list[Any]:
+    """What of the card goes into the files: another card of the same model may fix it otherwise."""
+    specs = (*card.inputs, *card.outputs)
+    return [[spec.to_json() for spec in specs], [constant.to_json() for constant in card.constants]]
+
+
 def _partition(folder: Path, index: Mapping[str, Any]) -> Partition:
     return Partition(
         model_digest=index["model"],
@@ -149,12 +147,10 @@ def _part_path(folder: Path, part: str, digest: str) -> Path:
 
 
 def _make(folder: Path, index: dict[str, Any], card: ModelCard, tensors: Sequence[str]) -> Partition:
-    from models.graph import Model, exactly, split  # onnx takes a while to load and is needed only here
+    from models.fixed import fixed_model
+    from models.graph import exactly, split  # onnx takes a while to load and is needed only here
 
-    model = Model.load(card.verified_path())
-    free = {spec.name for spec in model.input_types if not spec.is_fixed}
-    if free:
-        model = model.fixed({spec.name: spec.shape for spec in card.inputs if spec.name in free})
+    model = fixed_model(card)
     head, tail = split(model, [exactly(model.graph, tensors)])
     parts = head.to_bytes(), tail.to_bytes()
     crossing = tuple(kind.spec() for kind in head.outputs)
@@ -181,11 +177,12 @@ def _check(card: ModelCard, whole: bytes, head_data: bytes, tail_data: bytes) ->
     cut. (With them, fusions across the cut reorder float32 sums; what results then is equal within about 1e-5.)
     """
     model, head, tail = (load_submodel(data, "cpu", optimise=False) for data in (whole, head_data, tail_data))
-    if (model.inputs, model.outputs) != (card.inputs, card.outputs):
+    if (model.inputs, model.outputs) != ((card.image,), card.outputs):
         raise ModelFileError(f"the card of model {card.name} describes other inputs or outputs than its file has")
-    random = np.random.default_rng(0)
-    inputs = [random.integers(0, 256, spec.shape).astype(spec.dtype) for spec in card.inputs]
+    inputs = [np.random.default_rng(0).integers(0, 256, card.image.shape).astype(card.image.dtype)]
     for spec, expected, found in zip(model.outputs, model.run(inputs), tail.run(head.run(inputs)), strict=True):
+        if expected.shape != spec.shape:  # the card has fixed an open size to what it cannot be
+            raise ModelFileError(f"the card of model {card.name} describes other outputs than its file has: {spec}")
         if not np.array_equal(expected, found, equal_nan=np.issubdtype(expected.dtype, np.inexact)):
             raise CutError(f"head and tail of model {card.name} do not compute the {spec.name} that the whole computes")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.download import Download, Progress, ensure_file, fetch, is_url
 from splitrtc_errors import UnknownModel
 
 if TYPE_CHECKING:
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["resolve_model"]
 
 
-def resolve_model(text: str, zoo: Zoo) -> Path:
-    """Return the file of a model of the zoo, by its name and checked, or the file at a path.
+def resolve_model(text: str, zoo: Zoo, *, offline: bool = False, progress: Progress | None = None) -> Path:
+    """Return the file of a model of the zoo, by its name and checked, the file at a path, or at a URL with its digest.
 
-    Raises UnknownModel when it is neither, ModelFileError when the zoo's file is damaged.
+    What is not here is fetched unless ``offline``, which blocks. Raises UnknownModel when it is none of these, else
+    what `models.download.ensure_file` and `fetch` raise.
     """
+    if is_url(text):
+        return fetch(Download.parse(text), offline=offline, progress=progress)
     if text in zoo.names():
-        return zoo.get(text).verified_path()
+        return ensure_file(zoo.get(text), offline=offline, progress=progress)
     path = Path(text)
     if path.is_file():
         return path

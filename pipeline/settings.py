@@ -101,6 +101,7 @@ class EdgeOptions(TypedDict, total=False):
     workers: int | None
     bind: str | None
     ice_servers: tuple[str, ...]
+    model: tuple[str, ...]
     models: tuple[Path, ...]
     accept: tuple[str, ...]
     time_limit: float
@@ -173,9 +174,10 @@ class UeSettings:
 class EdgeSettings:
     """An edge's side: where it listens, whom it lets in, how much it takes on.
 
-    ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models allow, in the UE's
-    order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its session. One
-    address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
+    ``model`` are the names of the models that it serves; empty: all of the zoo, and of the folders ``models``, whose
+    files are here. ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models
+    allow, in the UE's order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its
+    session. One address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
     ``allow_origins`` may connect besides those that this machine serves at the same address.
     """
 
@@ -190,6 +192,7 @@ class EdgeSettings:
     workers: int | None = None
     bind: str | None = None
     ice_servers: tuple[str, ...] = field(default=(), repr=False)
+    model: tuple[str, ...] = ()
     models: tuple[Path, ...] = ()
     accept: tuple[str, ...] = ()
     time_limit: float = TIME_LIMIT

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.cli.common import common_options, echo_json, option, read_token, run_async, set_up_logging
+from pipeline.cli.fetching import fetched, offline_option
 from pipeline.settings import DEFAULT_LISTEN, MAX_SESSIONS, EdgeSettings
 from pipeline.workers import TIME_LIMIT
 from signaling.limits import CONNECT_RATE
@@ -52,12 +53,21 @@ Examples:
     help="stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]; may be repeated. None by default.",
 )
 @option(
+    "--model",
+    "model",
+    multiple=True,
+    metavar="M",
+    help="Serve this model only: a name, or https://...#sha-256=...; may be repeated (default: all whose files are"
+    " here).",
+)
+@option(
     "--models",
     "models",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Further folder of model cards; may be repeated.",
+    help="Further folder of model cards or model files; may be repeated.",
 )
+@offline_option
 @option(
     "--accept",
     multiple=True,
@@ -70,6 +80,7 @@ def edge(
     token: str | None,
     token_file: Path | None,
     ready_file: Path | None,
+    model: tuple[str, ...],
     as_json: bool,
     log_level: str,
     debug: bool,
@@ -77,7 +88,8 @@ def edge(
 ) -> None:
     """Run the second part of the work of models for UEs that connect. SIGTERM ends it cleanly, a second one at once."""
     set_up_logging(log_level, debug)
-    settings = EdgeSettings(token=read_token(token, token_file), **flags)
+    names = fetched(model, flags["models"])
+    settings = EdgeSettings(model=names, token=read_token(token, token_file), **flags)
     from pipeline.edge import serve_until_stopped
 
     summary = run_async(serve_until_stopped(settings, ready_file))

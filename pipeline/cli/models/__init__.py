@@ -16,6 +16,7 @@ Examples:
   splitrtc models
   splitrtc models --json | python3 -m json.tool
   splitrtc models --models ./my-cards
+  splitrtc models fetch yolox_nano
   splitrtc models cuts ssdlite_mbv2_coco_300 --pareto
   splitrtc models best ssdlite_mbv2_coco_300 --rate 20M --device-speed 0.25
   splitrtc models split model.onnx --after Conv_12 --out parts
@@ -27,6 +28,7 @@ Examples:
     cls=Group,
     invoke_without_command=True,
     commands={
+        "fetch": "pipeline.cli.models.fetch:fetch",
         "show": "pipeline.cli.models.show:show",
         "cuts": "pipeline.cli.models.cuts:cuts",
         "best": "pipeline.cli.models.best:best",

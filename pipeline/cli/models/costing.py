@@ -136,7 +136,7 @@ def find_samples(
     samples: list[dict[str, Any]] = []
     try:
         while len(samples) < count and (picture := source.read()) is not None:
-            samples.append({card.inputs[0].name: preprocessor.prepare(picture.image).copy()})
+            samples.append({card.image.name: preprocessor.prepare(picture.image).copy()})
     finally:
         source.close()
     return samples, f"{len(samples)} pictures of {images or 'the bundled clip'}"

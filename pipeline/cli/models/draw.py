@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.common import common_options, echo_json, option, set_up_logging
-from pipeline.cli.models.options import find_model, model_argument, parse_shapes, shape_option
+from pipeline.cli.models.options import find_model, model_argument, open_model, parse_shapes, shape_option
 
 if TYPE_CHECKING:
     from models.graph.candidates import Candidate
@@ -47,13 +47,12 @@ def draw(
     MODEL is a name in the zoo or the path of an ONNX file. The labelled cuts are those of `cuts --pareto`.
     """
     set_up_logging(log_level, debug)
-    from models.graph import Model
     from models.graph.candidates import Catalogue
     from models.graph.costs import costs_of
     from pipeline.cutplot import plot_cuts
 
     path = find_model(model, folders)
-    costs = costs_of(Model.load(path), parse_shapes(shapes) or None)
+    costs = costs_of(open_model(model, folders), parse_shapes(shapes) or None)
     found = Catalogue(costs).frontier()
     chosen = _worth_a_label(found)
     work = f"{costs.total_macs / 1e6:,.0f} million MACs"

@@ -50,10 +50,10 @@ def _card_table(card: ModelCard) -> RenderableType:
         ("what", card.title),
         ("task", card.task),
         ("input", ", ".join(map(str, card.inputs))),
-        ("cuts", "\n".join(cuts)),
+        ("cuts", "\n".join(cuts) or "found in the file"),
         ("profiles", ", ".join(profiles)),
         ("accuracy", card.accuracy),
-        ("file", f"{card.file}, {card.size / 1e6:.1f} MB, {card.digest}"),
+        ("file", f"{card.file}, {card.size / 1e6:.1f} MB, {card.digest}{'' if card.is_here else ' (not here)'}"),
         ("licence", card.licence),
         ("source", card.source),
     ):

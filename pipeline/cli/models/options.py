@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.cli.common import option
+from pipeline.cli.fetching import find_model, offline_option
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ def folders_option(command: F) -> F:
         "folders",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="Further folder of model cards; may be repeated.",
+        help="Further folder of model cards or model files; may be repeated.",
     )(command)
 
 
 def model_argument(command: F) -> F:
-    """``MODEL``: a name in the zoo, or the path of an ONNX file."""
-    return click.argument("model")(folders_option(command))
+    """``MODEL``: a name in the zoo, the path of an ONNX file, or its URL with digest; fetched if it is not here."""
+    return click.argument("model")(folders_option(offline_option(command)))
 
 
 def shape_option(command: F) -> F:
@@ -72,18 +73,15 @@ def cut_options(command: F) -> F:
     return command
 
 
-def find_model(text: str, folders: Sequence[Path]) -> Path:
-    """The file of the model that the command line names."""
-    from models import Zoo, resolve_model
-
-    return resolve_model(text, Zoo(folders))
-
-
 def open_model(text: str, folders: Sequence[Path]) -> Model:
-    """Find and load the model that the command line names."""
+    """Find and load the model that the command line names; one of the zoo as its card fixes it."""
+    from models import Zoo
+    from models.fixed import fixed_model
     from models.graph import Model
 
-    return Model.load(find_model(text, folders))
+    path = find_model(text, folders)
+    zoo = Zoo(folders)
+    return fixed_model(zoo.get(text)) if text in zoo.names() else Model.load(path)
 
 
 def read_cuts(

@@ -98,7 +98,7 @@ def test_what_cannot_be_done_is_one_line(
 def test_a_model_that_is_not_there_is_told(splitrtc: Call, tmp_path: Path) -> None:
     done = splitrtc("models", "split", str(tmp_path / "no.onnx"), "--after", "x")
     assert done.exit_code == UnknownModel.exit_code
-    assert "neither a model of the zoo (ssdlite_mbv2_coco_300) nor a file" in done.error
+    assert "is neither a model of the zoo (deimv2_atto, " in done.error
     (tmp_path / "bad.onnx").write_bytes(b"bad")
     assert splitrtc("models", "verify", str(tmp_path / "bad.onnx"), "--all").exit_code == ModelFileError.exit_code
 
