@@ -10,8 +10,9 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	rtc/sctp_wire.py rtc/link.py rtc/link_settings.py \
 	models/tensor.py models/identity.py models/card.py models/task.py models/members.py models/information.py \
 	models/calibration.py models/detection/*.py models/codecs/*.py \
-	models/graph/index.py models/graph/cuts.py models/graph/datapath.py models/graph/enumeration.py \
-	models/graph/flow.py models/graph/mincut.py models/graph/memory.py models/graph/macs.py models/graph/prediction.py \
+	models/graph/index.py models/graph/fixed_shapes.py models/graph/cuts.py models/graph/datapath.py \
+	models/graph/enumeration.py models/graph/flow.py models/graph/mincut.py models/graph/memory.py \
+	models/graph/macs.py models/graph/prediction.py \
 	models/graph/surroundings.py models/graph/folding.py models/graph/candidates.py models/graph/planning.py \
 	signaling/addresses.py signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py \
 	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \

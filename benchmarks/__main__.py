@@ -14,7 +14,17 @@ from rich.console import Console
 
 from benchmarks.common import print_table
 
-NAMES = ("latency", "device_cpu", "startup", "sessions", "memory", "link", "partition", "task_layer")
+NAMES = (
+    "latency",
+    "device_cpu",
+    "startup",
+    "sessions",
+    "memory",
+    "link",
+    "partition",
+    "task_layer",
+    "split_engine",
+)
 
 
 def main() -> None:

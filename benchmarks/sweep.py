@@ -42,6 +42,16 @@ KINDS = ("tensor_type", "sequence_type", "optional_type")
 """Of inputs that are read."""
 
 
+REASONS = {
+    "NOT_IMPLEMENTED": "the runtime has no kernel for an operator and its types",
+    "is not a registered function/op": "the runtime does not have an operator",
+    "two runs of the whole model": "the whole model gives something else each time, by chance",
+    "cannot load the model": "the runtime does not know this version of ONNX or of an opset",
+    "the largest difference": "the parts differ from the whole",
+}
+"""What the exceptions have in common, by a part of their message."""
+
+
 class Case(NamedTuple):
     """One of the ONNX project's tests, and inputs for it; None where they are not of the kinds that are read."""
 
@@ -166,10 +176,21 @@ def _table(rows: list[tuple[str, Sweep]]) -> str:
         "|---|---|---|---|---|",
     ]
     lines += (f"| {name} | {s.nodes} | {s.cuts} | {s.distinct} | {s.verified} |" for name, s in rows)
-    named = [(name, node, why) for name, s in rows for node, why in (*s.exceptions, *s.different)]
-    lines += ["", f"Exceptions: {'none' if not named else len(named)}.", ""]
-    lines += (f"- {name}, `{node}`: {why[:300]}" for name, node, why in named)
+    by_reason: dict[str, list[str]] = {}
+    for name, result in rows:
+        for node, why in (*result.exceptions, *result.different):
+            by_reason.setdefault(f"{name}: {_short(why)}", []).append(f"`{node}`")
+    lines += ["", f"Exceptions: {sum(map(len, by_reason.values())) or 'none'}.", ""]
+    lines += (f"- {why} ({len(nodes)}): {', '.join(nodes)}" for why, nodes in sorted(by_reason.items()))
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _short(reason: str) -> str:
+    """A reason without what differs from test to test: places in the runtime's source, numbers, names of nodes."""
+    for known, text in REASONS.items():
+        if known in reason:
+            return text
+    return reason[:200]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from models.detection import Detections, Detector, pack_detections, parse_detections, to_supervision
     from models.graph import Cut, Model, Part, split
     from models.identity import bytes_digest, digest_hex, file_digest, is_digest, is_partition_id, partition_id
+    from models.information import (
+        EndpointCapabilities,
+        IntermediateData,
+        ModelInformation,
+        ServiceRequirements,
+        SplitPoint,
+        read_information,
+    )
     from models.partition import Partition, PartitionStore
     from models.preprocess import Preprocessor
     from models.resolve import resolve_model
@@ -52,6 +60,14 @@ _MODULES = {
     ),
     "models.detection": ("Detections", "Detector", "pack_detections", "parse_detections", "to_supervision"),
     "models.identity": ("bytes_digest", "digest_hex", "file_digest", "is_digest", "is_partition_id", "partition_id"),
+    "models.information": (
+        "EndpointCapabilities",
+        "IntermediateData",
+        "ModelInformation",
+        "ServiceRequirements",
+        "SplitPoint",
+        "read_information",
+    ),
     "models.graph": ("Cut", "Model", "Part", "split"),
     "models.partition": ("Partition", "PartitionStore"),
     "models.preprocess": ("Preprocessor",),
@@ -72,8 +88,11 @@ __all__ = [
     "Detector",
     "EncodedFrame",
     "Encoder",
+    "EndpointCapabilities",
+    "IntermediateData",
     "Model",
     "ModelCard",
+    "ModelInformation",
     "Part",
     "Partition",
     "PartitionCard",
@@ -81,6 +100,8 @@ __all__ = [
     "Preprocessing",
     "Preprocessor",
     "Profile",
+    "ServiceRequirements",
+    "SplitPoint",
     "Submodel",
     "TensorSpec",
     "Zoo",
@@ -100,6 +121,7 @@ __all__ = [
     "parse_profile",
     "partition_id",
     "profile_ids",
+    "read_information",
     "resolve_model",
     "split",
     "to_supervision",

@@ -77,7 +77,7 @@ def plot_cuts(
         raise BadArgument(f"a picture is a {' or '.join(FORMATS)} file, not {path.name}")
     if not candidates:
         raise BadArgument("no cut of this model can be sent: there is nothing to draw")
-    require_matplotlib()
+    require_matplotlib("the picture of the cuts")
     from matplotlib.figure import Figure
 
     from models.graph.folding import fold, lanes
@@ -190,6 +190,7 @@ def _draw_graph(axes: Any, costs: Costs, blocks: Sequence[Block], lane_of: Seque
             curve = Curve([(x0, y), (middle, y), (middle, y1), (x1, y1)], [1, 4, 4, 4])
             axes.add_patch(PathPatch(curve, facecolor="none", edgecolor=INK, linewidth=0.8, alpha=0.45, zorder=2))
     count = max(1, len(costs.path.nodes))
+    crowded = rows == MAX_LANES  # the last lane has all that would have further ones
     for block, y in zip(blocks, heights, strict=True):
         width = max(block.end + 1 - block.begin, 0.004 * count)
         axes.add_patch(
@@ -200,7 +201,7 @@ def _draw_graph(axes: Any, costs: Costs, blocks: Sequence[Block], lane_of: Seque
             )
         )  # fmt: skip
         for text in (f"{block.stage} · {len(block.places)}", block.stage):
-            if text and width / count > 0.0068 * len(text):
+            if text and not (crowded and y == 0) and width / count > 0.0068 * len(text):
                 axes.annotate(
                     text, (block.begin + width / 2, y), ha="center", va="center", fontsize=7, color=INK, zorder=5
                 )

@@ -93,6 +93,14 @@ def test_link(parts: str) -> None:
             assert figures["rate_step"] is None
 
 
+def test_split_engine() -> None:
+    result = run("benchmarks/split_engine.py", "--runs", "1", "--cuts", "1", "--model-runs", "1")
+    for figure in ("densenet_all_cuts_s", "graph20k_all_cuts_s", "min_cut_5k_s"):
+        assert 0 < result[figure] < 60
+    assert result["prediction"]["cuts"] == 3
+    assert set(result["prediction"]["by_model_percent"]) == {"ssdlite", "resnet", "densenet"}
+
+
 def test_f1_counts_each_detection_once() -> None:
     box = {"class": 1, "score": 0.9, "box": [0.0, 0.0, 10.0, 10.0]}
     near, far = {**box, "box": [1.0, 0.0, 11.0, 10.0]}, {**box, "box": [50.0, 0.0, 60.0, 10.0]}

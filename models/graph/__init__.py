@@ -15,15 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.graph.batching import batched
+    from models.graph.candidates import Candidate, Catalogue, on_pareto_front
+    from models.graph.coding import coded_sizes
+    from models.graph.costs import Costs, costs_of
     from models.graph.cuts import Cut, after, at, before, exactly, of_nodes, up_to
     from models.graph.index import Graph
     from models.graph.model import Model
     from models.graph.parts import Part, split
+    from models.graph.planning import Plan, best_plan
+    from models.graph.prediction import Deployment, Latency
     from models.graph.running import find_inputs
+    from models.graph.timing import NodeTimes, time_nodes, time_parts
     from models.graph.types import TensorType
     from models.graph.verification import Sweep, Verification, sweep, verify
 
 _MODULES = {
+    "models.graph.candidates": ("Candidate", "Catalogue", "on_pareto_front"),
+    "models.graph.coding": ("coded_sizes",),
+    "models.graph.costs": ("Costs", "costs_of"),
+    "models.graph.planning": ("Plan", "best_plan"),
+    "models.graph.prediction": ("Deployment", "Latency"),
+    "models.graph.timing": ("NodeTimes", "time_nodes", "time_parts"),
     "models.graph.cuts": ("Cut", "after", "at", "before", "exactly", "of_nodes", "up_to"),
     "models.graph.index": ("Graph",),
     "models.graph.model": ("Model",),
@@ -36,10 +48,17 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Candidate",
+    "Catalogue",
+    "Costs",
     "Cut",
+    "Deployment",
     "Graph",
+    "Latency",
     "Model",
+    "NodeTimes",
     "Part",
+    "Plan",
     "Sweep",
     "TensorType",
     "Verification",
@@ -47,11 +66,17 @@ __all__ = [
     "at",
     "batched",
     "before",
+    "best_plan",
+    "coded_sizes",
+    "costs_of",
     "exactly",
     "find_inputs",
     "of_nodes",
+    "on_pareto_front",
     "split",
     "sweep",
+    "time_nodes",
+    "time_parts",
     "up_to",
     "verify",
 ]

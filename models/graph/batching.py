@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from models.graph.batch_rules import RULES, Op, Refused
+from models.graph.batch_op import Op, Refused
+from models.graph.batch_rules import RULES
 from models.graph.index import used_names
 from models.graph.model import Model
 from models.graph.parts import Part, constant_node

@@ -46,7 +46,7 @@ class _Network:
         self.height = [0] * count
         self.excess = [0] * count
         self.next = [0] * count  # which of its arcs a vertex tries next
-        self.waiting: list[list[int]] = []  # vertices with excess, by height; some may have moved on
+        self.waiting: list[list[int]] = []  # vertices with excess, by height
         self.highest = 0
 
     def relabel_all(self) -> None:
@@ -84,9 +84,7 @@ class _Network:
                 self.highest -= 1
             if not self.highest:
                 return
-            vertex = self.waiting[self.highest].pop()
-            if self.height[vertex] == self.highest and self.excess[vertex]:
-                work += self._discharge(vertex)
+            work += self._discharge(self.waiting[self.highest].pop())
             if work > _WORK_PER_RELABELLING * self.count + len(self.end):
                 work = 0
                 self.relabel_all()
@@ -98,7 +96,7 @@ class _Network:
         level = height[vertex]
         number = self.next[vertex]
         work = 0
-        while amount:
+        while True:
             if number == len(arcs):
                 level = min((height[end[arc]] + 1 for arc in arcs if left[arc]), default=self.count)
                 work += len(arcs) + 12  # a lift takes about as long as so many arcs

@@ -104,19 +104,16 @@ class _Folder:
             if len(self.before[reader]) == 1 and same:
                 self._merge(block, reader)
                 return block
-        if len(after) == 1 and len(before) == 1 and len(self.places[block]) <= small:
+        if len(after) == 1 and len(before) == 1 and self._size(block) <= small:
             (reader,), (maker,) = after, before
             if reader in self.after[maker]:  # beside a direct way
                 self._merge(reader, block)
                 return reader
-            beside = [
-                b for b in self.after[maker] if b != block and self.after[b] == after and self.before[b] == before
-            ]
-            for other in beside:
-                if len(self.places[other]) <= small:
+            for other in self.after[maker] - {block}:
+                if self._size(other) <= small and self.after[other] == after and self.before[other] == before:
                     self._merge(block, other)
                     return block
-        if not before and len(after) == 1 and len(self.places[block]) <= small:  # made of an input, for one reader
+        if not before and len(after) == 1 and self._size(block) <= small:  # made of an input, for one reader
             (reader,) = after
             if len(self.before[reader]) > 1:
                 self._merge(reader, block)

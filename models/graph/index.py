@@ -11,15 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from models.graph.fixed_shapes import FixedShapes, Shapes, Value
 from splitrtc_errors import CutError, ModelFileError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["Graph", "Shapes", "name_list"]
-
-Shapes = Mapping[str, Sequence[int | str | None]]
-"""Shapes of tensors, by name: each dimension a size, a symbol, or None where nothing is known."""
+__all__ = ["Graph", "bodies", "name_list", "used_names"]
 
 MOVE_NOTHING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 """Operators that only say how their first input is read: the runtime computes nothing for them."""
@@ -29,9 +27,6 @@ _CHANCE = frozenset(
 )
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 _GRAPH, _GRAPHS = 5, 10  # AttributeProto.GRAPH and GRAPHS
-_INT64 = 7  # TensorProto.INT64
-
-_Value = tuple[int, ...] | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ class Graph:
     varying: tuple[bool, ...]
     free: tuple[bool, ...]
     repeatable: tuple[bool, ...]
-    shapes: Mapping[int, _Value]
+    shapes: Mapping[int, Value]
     _tensor_ids: Mapping[str, int] = field(repr=False, compare=False)
     _node_ids: Mapping[str, int] = field(repr=False, compare=False)
 
@@ -187,8 +182,9 @@ class _Builder:
         varying = [True] * len(self._inputs) + [False] * len(self._initializers)
         data = list(varying)  # whether it depends on values, not only on shapes
         uses, makes, free, repeatable = [], [], [], []
-        known: dict[int, _Value] = {}
+        known: dict[int, Value] = {}
         names = _unique_names(nodes)
+        fixed = FixedShapes(self._shapes, self._weights, {name: node for node in nodes for name in node.output})
         ids = self._ids
         for i, node in enumerate(nodes):
             used = tuple(ids[name] for name in self._read[self._order[i]])
@@ -198,7 +194,7 @@ class _Builder:
             varies = chance or any(varying[t] for t in used)
             main = node.domain in ("", "ai.onnx")
             only_shape = main and op in ("Shape", "Size")
-            if varies and not chance and (value := self._shape_value(node, nodes, producer)) is not None:
+            if varies and not chance and (value := fixed.value(node)) is not None:
                 known[i] = value
                 varies = False
             reads_data = varies and not only_shape and (chance or any(data[t] for t in used))
@@ -236,79 +232,6 @@ class _Builder:
         if node.domain in _KNOWN_DOMAINS:
             return _takes_chances(node, self._chance)
         return (node.domain, node.op_type) not in self._functions or (node.domain, node.op_type) in self._chance
-
-    def _shape_value(self, node: NodeProto, nodes: Sequence[NodeProto], producer: Sequence[int]) -> _Value | None:
-        """What a node makes of the fixed part of a varying tensor's shape; None when that is not fixed."""
-        op = node.op_type
-        if node.domain not in ("", "ai.onnx") or op not in ("Shape", "Size", "Gather"):
-            return None
-        if op == "Size":
-            sizes = self._sizes(node)
-            product = 1
-            for size in sizes if sizes is not None else (None,):
-                if not isinstance(size, int):
-                    return None
-                product *= size
-            return product
-        if op == "Shape":
-            sizes = self._sizes(node)
-            return tuple(s for s in sizes if isinstance(s, int)) if sizes is not None and _fixed(sizes) else None
-        return self._gathered(node, nodes, producer)
-
-    def _gathered(self, node: NodeProto, nodes: Sequence[NodeProto], producer: Sequence[int]) -> _Value | None:
-        """Gather of a shape that is fixed in those places: how exporters read one size among unknown ones."""
-        made_by = producer[self._ids[node.input[0]]]
-        source = nodes[made_by] if made_by >= 0 else None
-        if source is None or source.op_type != "Shape" or source.domain not in ("", "ai.onnx"):
-            return None
-        sizes, indices = self._sizes(source), self._indices(node.input[1], nodes, producer)
-        if sizes is None or indices is None:
-            return None
-        wanted = (indices,) if isinstance(indices, int) else indices
-        if not all(-len(sizes) <= index < len(sizes) for index in wanted):
-            return None
-        taken = [sizes[index] for index in wanted]
-        found = tuple(size for size in taken if isinstance(size, int))
-        if len(found) < len(taken):
-            return None
-        return found[0] if isinstance(indices, int) else found
-
-    def _indices(self, name: str, nodes: Sequence[NodeProto], producer: Sequence[int]) -> _Value | None:
-        """The value of a constant, when it is an integer or a list of them."""
-        made_by = producer[self._ids[name]]
-        if made_by < 0:
-            return _integers(self._weights[name]) if name in self._weights else None
-        for attribute in nodes[made_by].attribute if nodes[made_by].op_type == "Constant" else ():
-            if attribute.name == "value_int":
-                return int(attribute.i)
-            if attribute.name == "value_ints":
-                return tuple(attribute.ints)
-            if attribute.name == "value":
-                return _integers(attribute.t)
-        return None
-
-    def _sizes(self, shape: NodeProto) -> Sequence[int | str | None] | None:
-        sizes = self._shapes.get(shape.input[0])
-        if sizes is None:
-            return None
-        ends = {attribute.name: attribute.i for attribute in shape.attribute}
-        return sizes[slice(ends.get("start"), ends.get("end"))]
-
-
-def _integers(tensor: TensorProto) -> _Value | None:
-    """The value of an int64 tensor of at most one dimension."""
-    if tensor.data_type != _INT64 or len(tensor.dims) > 1:
-        return None
-    raw = tensor.raw_data
-    values = [int.from_bytes(raw[k : k + 8], "little", signed=True) for k in range(0, len(raw), 8)]
-    values = values or list(tensor.int64_data)
-    if tensor.dims:
-        return tuple(values)
-    return values[0] if values else None
-
-
-def _fixed(sizes: Sequence[int | str | None]) -> bool:
-    return all(isinstance(size, int) for size in sizes)
 
 
 def _unique_names(nodes: Sequence[NodeProto]) -> list[str]:

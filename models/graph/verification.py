@@ -154,9 +154,8 @@ def sweep(
 ) -> Sweep:
     """Cut a model after each node (or each of ``nodes``), and check every cut bit for bit.
 
-    The whole model runs once, with every tensor that crosses somewhere as a further output. For each cut the real head
-    is run and has to give these tensors, and the real tail is run on them and has to give the model's outputs: head
-    then tail is then what the whole is. ``progress`` is told how many nodes are done more.
+    For each set of crossing tensors the real head runs, then the real tail on what it gave, and that has to be what the
+    whole model gives. ``progress`` is told how many nodes are done more.
 
     Raises ModelError when the whole model does not run, or gives something else each time.
     """
@@ -166,18 +165,18 @@ def sweep(
     for node in graph.node_names if nodes is None else nodes:
         cut = after(graph, node)
         by_crossing.setdefault(cut.crossing, (cut, []))[1].append(node)
-    recorded = _record(model, inputs, sorted({name for crossing in by_crossing for name in crossing}))
+    runner = Runner(whole(model))
+    expected, again = runner.run(inputs), runner.run(inputs)
+    for name, value in expected.items():
+        if difference(value, again[name]) > 0:
+            raise ModelError(f"two runs of the whole model on the same inputs differ in {name}")
 
     def check(cut: Cut) -> str | float:
         try:
-            head, tail = split(model, [cut])
-            between = {name: recorded[name] for name in cut.crossing}
-            apart = [
-                difference(value, recorded[name])
-                for part, given in ((head, inputs), (tail, between))
-                for name, value in Runner(part).run(given).items()
-            ]
-            return max(apart, default=0.0)
+            values = inputs
+            for part in split(model, [cut]):
+                values = Runner(part).run(values)
+            return max((difference(value, values[name]) for name, value in expected.items()), default=0.0)
         except (CutError, ModelError) as error:
             return str(error)
 
@@ -200,15 +199,3 @@ def sweep(
         different=tuple((node, f"the largest difference is {apart:g}") for node, apart in different.items()),
         inputs={name: value.shape for name, value in inputs.items() if isinstance(value, np.ndarray)},
     )
-
-
-def _record(model: Model, inputs: Values, names: Sequence[str]) -> dict[str, Any]:
-    """Run the whole model once with more outputs; they must not change what it gives, nor may another run."""
-    runner = Runner(whole(model))
-    expected, again = runner.run(inputs), runner.run(inputs)
-    made = [name for name in names if model.graph.producer[model.graph.tensor_id(name)] >= 0]
-    values = Runner(whole(model, made)).run(inputs)
-    for name, value in expected.items():
-        if difference(value, values[name]) > 0 or difference(value, again[name]) > 0:
-            raise ModelError(f"two runs of the whole model on the same inputs differ in {name}")
-    return {**inputs, **values}

@@ -91,7 +91,7 @@ def rate(
     from pipeline.evaluation.table import rate_table
     from pipeline.plot import require_matplotlib
 
-    require_matplotlib()
+    require_matplotlib("the plot of an evaluation")
     evaluation = Evaluation(
         data=data,
         annotations=annotations,

@@ -36,7 +36,7 @@ def plot_rate(report: Mapping[str, Any], path: Path) -> None:
     ``report`` is that of `evaluate_rate`. Raises MissingDependency without matplotlib, SinkError when the file cannot
     be written.
     """
-    require_matplotlib()
+    require_matplotlib("the plot of an evaluation")
     from matplotlib.figure import Figure
 
     labelled = "map" in report

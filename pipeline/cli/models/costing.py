@@ -98,6 +98,9 @@ def measure(costs: Costs, runs: int, threads: int, quiet: bool) -> NodeTimes:
 def _deployment(costs: Costs, speeds: Speeds, quiet: bool) -> Deployment:
     from models.graph.prediction import Deployment
 
+    link = {"rtt": speeds.rtt} if speeds.rtt is not None else {}
+    if speeds.rate is not None:
+        link["rate"] = read_rate(speeds.rate)
     (device, by_macs), (edge, edge_by_macs) = map(_speed, (speeds.device_speed, speeds.edge_speed))
     if (by_macs or edge_by_macs) and not costs.total_macs:
         raise BadArgument("this model does no multiplications: give speeds as factors of this machine's")
@@ -109,9 +112,6 @@ def _deployment(costs: Costs, speeds: Speeds, quiet: bool) -> Deployment:
         node_ms = list(times.nodes)
         here = costs.total_macs / times.whole * 1e3 if costs.total_macs else 1.0
         device, edge = device / here if by_macs else device, edge / here if edge_by_macs else edge
-    link = {"rtt": speeds.rtt} if speeds.rtt is not None else {}
-    if speeds.rate is not None:
-        link["rate"] = read_rate(speeds.rate)
     return Deployment(node_ms, device_speed=device, edge_speed=edge, **link)
 
 

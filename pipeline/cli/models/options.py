@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,8 +114,8 @@ def parse_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
 
 @contextlib.contextmanager
 def progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr; yields a function that is told how much more is done."""
-    if quiet:
+    """A progress bar on stderr, where that is a terminal; yields a function that is told how much more is done."""
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console

@@ -110,7 +110,7 @@ def test_the_pareto_front(costs: Costs) -> None:
 
 def test_orders(costs: Costs) -> None:
     found = Catalogue(costs, Deployment((1.0,) * 6)).frontier()
-    assert sorted(found[::-1], key=SORTS["depth"]) == found
+    assert sorted(found[1::2] + found[::2], key=SORTS["depth"]) == found
     assert sorted(found, key=SORTS["bytes"])[0].bytes == min(cut.bytes for cut in found)
     for order in SORTS.values():
         assert len(sorted(found, key=order)) == len(found)

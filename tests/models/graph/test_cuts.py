@@ -132,6 +132,14 @@ def test_what_follows_from_a_shape_is_not_sent_beside_the_tensor() -> None:
     assert cut.crossing == ("a", "b")
 
 
+def test_what_follows_in_several_ways_is_looked_at_once() -> None:
+    found = graph(
+        """(float[N,4] x) => (float[N,4] y) {
+          a = Relu(x) m = Shape(a) n = Neg(m) o = Add(m, n) b = Exp(a) c = Cast<to=1>(o) y = Add(b, c) }"""
+    )
+    assert at(found, ["o"]).crossing == ("a",)
+
+
 def test_what_follows_from_a_shape_is_sent_when_the_tensor_is_not() -> None:
     assert up_to(graph(DYNAMIC), "Exp#5").crossing == ("b", "t")
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.architectures import ARCHITECTURES
+from models.graph import Model, at, of_nodes
 from models.graph.datapath import DataPath
 from models.graph.enumeration import frontier_cuts, frontier_sizes, pareto, single_tensor_cuts
 from tests.models.graph.paths import make_path, paths
@@ -95,3 +98,13 @@ def test_pareto_keeps_what_nothing_beats(costs: list[tuple[int, int]]) -> None:
         )
 
     assert kept == sorted((i for i in range(len(costs)) if not beaten(i)), key=lambda i: costs[i])
+
+
+@pytest.mark.parametrize("name", ["transformer", "feature_pyramid", "nested_bodies", "quantised", "resnet", "lstm"])
+def test_on_real_architectures_they_are_what_the_engine_cuts(name: str) -> None:
+    graph = Model(ARCHITECTURES[name]()).graph
+    path = DataPath.of(graph)
+    for cut in frontier_cuts(path):
+        names = sorted((graph.tensor_names[t] for t in cut.tensors), key=str.encode)
+        assert list(of_nodes(graph, path.nodes[: cut.nodes]).crossing) == names
+        assert list(at(graph, names).crossing) == names

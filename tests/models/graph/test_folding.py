@@ -40,6 +40,11 @@ def test_small_branches_side_by_side_vanish_and_large_ones_stay() -> None:
     assert blocks[0].readers == (1, 2)
 
 
+def test_a_small_branch_beside_a_large_one_stays() -> None:
+    path = make_path([{0}, {1}, {1}, *({place} for place in range(3, 12)), {2, 12}])
+    assert [len(block.places) for block in fold(path, ["a"] * 13)] == [1, 1, 10, 1]
+
+
 def test_blocks_that_overlap_have_lanes_of_their_own() -> None:
     # Two branches of ten nodes, in turns.
     reads = [{0}, {1}, {1}, *({place - 1} for place in range(3, 21)), {20, 21}]

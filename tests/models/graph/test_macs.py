@@ -4,6 +4,7 @@ import pytest
 from onnx import ModelProto, shape_inference
 from onnx.parser import parse_model
 
+from models.graph import macs
 from models.graph.macs import macs_of
 
 HEADER = '<ir_version: 9, opset_import: ["" : 20, "local": 1, "com.microsoft": 1]>\n'
@@ -21,7 +22,7 @@ def count(text: str) -> list[int | None]:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "node", "macs"),
+    ("inputs", "node", "wanted"),
     [
         ("float[1,3,8,8] x, float[16,3,3,3] w", "Conv <strides=[2,2], pads=[1,1,1,1]> (x, w)", 16 * 4 * 4 * 27),
         ("float[1,6,8,8] x, float[6,1,3,3] w", "Conv <group=6> (x, w)", 6 * 6 * 6 * 9),
@@ -36,9 +37,9 @@ def count(text: str) -> list[int | None]:
         ("float[6,2] x, float[6,2] w", "Add (x, w)", 0),
     ],
 )
-def test_each_operator_counts_as_by_hand(inputs: str, node: str, macs: int) -> None:
+def test_each_operator_counts_as_by_hand(inputs: str, node: str, wanted: int) -> None:
     kind = "int32" if "uint8" in inputs else "float"
-    assert count(f"g ({inputs}) => ({kind}[] y) {{ y = {node} }}") == [macs]
+    assert count(f"g ({inputs}) => ({kind}[] y) {{ y = {node} }}") == [wanted]
 
 
 def test_a_recurrent_layer_counts_both_products_at_each_step() -> None:
@@ -74,6 +75,14 @@ def test_a_function_counts_what_is_in_it() -> None:
     <domain: "local", opset_import: ["" : 20]> twice (p, q) => (r)
     { s = MatMul (p, q) t = Transpose <perm=[1,0]> (q) u = MatMul (s, t) r = MatMul (u, q) }"""
     assert count(text) == [3 * 2 * 3 * 4]
+
+
+def test_bodies_are_not_followed_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(macs, "MAX_DEPTH", 0)
+    text = """g (float[2,3] x, float[3,4] a, bool c) => (float[] y) {
+      y = If (c) <then_branch = t () => (float[] p) { p = MatMul (x, a) }, else_branch = e () => (float[] q)
+      { q = MatMul (x, a) }> }"""
+    assert count(text) == [None]
 
 
 def test_where_a_shape_is_not_known_nothing_is_claimed() -> None:

@@ -10,7 +10,8 @@ from tests.models.graph.paths import with_weights
 
 NET = """<ir_version: 9, opset_import: ["" : 17]>
 g (float[1,8,4,4] x) => (float[] y, float[] z)
-<float[24,8,1,1] wide, float[4,24,1,1] narrow, float[4,4,1,1] same, float three = {3}, float six = {6}, float zero = {0}>
+<float[24,8,1,1] wide, float[4,24,1,1] narrow, float[4,4,1,1] same,
+ float three = {3}, float six = {6}, float zero = {0}>
 {
   expanded = Conv (x, wide)
   relu = Relu (expanded)

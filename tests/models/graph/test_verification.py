@@ -78,7 +78,7 @@ def test_parts_that_compute_something_else_are_found(monkeypatch: pytest.MonkeyP
     result = verify(found, [after(found.graph, "Neg#1")])
     assert not result.ok
     assert result.outputs[0].largest > 0
-    swept = sweep(found, nodes=["Neg#1"])  # records with the same mistake, so that the tail is what differs
+    swept = sweep(found, nodes=["Neg#1"])
     assert (swept.cuts, swept.verified) == (1, 0)
     assert "largest difference" in swept.different[0][1]
 
