@@ -37,6 +37,8 @@ from rich.progress import Progress
 
 from benchmarks.common import PROFILE, Edge, Figure, Option, edge_process, run_benchmark, run_json
 from benchmarks.payload import Answer, send_frames
+from models import Detections
+from models.evaluation.matching import matches
 from pipeline.summary import MODEL_AND_CODEC
 
 SLACK_MS = 25.0
@@ -44,7 +46,6 @@ ENOUGH = 0.85
 PAYLOAD_ENOUGH = 0.75
 WIRE_COUNTS_BELOW = 5e6
 """Bits per second below which a frame's own time on the wire is added to the limit."""
-IOU = 0.5
 HIGH, LOW = 8e6, 1e6
 """Rates of the rate step, in bits per second."""
 FALLS, RISES = 0.4, 0.7
@@ -230,30 +231,19 @@ def f1(pairs: Iterable[tuple[Frame, Frame]]) -> float | None:
     """F1 of detections against those of a reference, over pairs of frames; None when neither ever had any."""
     hits = found = wanted = 0
     for frame, reference in pairs:
-        hits += matches(frame["detections"], reference["detections"])
+        hits += matches(detections(frame["detections"]), detections(reference["detections"]))
         found += len(frame["detections"])
         wanted += len(reference["detections"])
     return round(2 * hits / (found + wanted), 4) if found + wanted else None
 
 
-def matches(found: Sequence[Frame], wanted: Sequence[Frame]) -> int:
-    """How many detections find a partner, each its best one of those left, the surest ones first."""
-    left = list(wanted)
-    for one in sorted(found, key=lambda one: -one["score"]):
-        same = [other for other in left if other["class"] == one["class"]]
-        best = max(same, key=lambda other: iou(one["box"], other["box"]), default=None)
-        if best is not None and iou(one["box"], best["box"]) >= IOU:
-            left.remove(best)
-    return len(wanted) - len(left)
-
-
-def iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2)."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
-    return shared / union if union > 0 else 0.0
+def detections(found: Sequence[Frame]) -> Detections:
+    """The detections of a frame, from their JSON."""
+    return Detections(
+        np.array([one["box"] for one in found], np.float32).reshape(-1, 4),
+        np.array([one["score"] for one in found], np.float32),
+        np.array([one["class"] for one in found], np.int64),
+    )
 
 
 # The benchmark
