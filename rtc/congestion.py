@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 
-__all__ = ["AckPolicy", "CongestionWindow", "RoundTrip"]
+__all__ = ["AckPolicy", "CongestionWindow", "LinkRate", "RoundTrip"]
 
 
 class RoundTrip:
@@ -100,12 +101,20 @@ class CongestionWindow:
     """Share from which it shrinks."""
     LOSS_SPAN = 300
     """Chunks over which that share is taken (an exponential average)."""
+    LOSSY = 0.6
+    """Share of round trips with a loss below which loss does not count: a link that is too slow loses in each, and
+    noise comes in bursts."""
+    LOSSY_SPAN = 16
+    """Round trips over which that share is taken."""
 
     def __init__(self) -> None:
         self._window = self.START
         self._reno = 1.0
         self._slow_start = True
         self._loss = 0.0
+        self._lossy = 0.0
+        self._lost_in_round = False
+        self._round_until = 0.0
         self._recent: deque[tuple[float, float]] = deque()  # increasing, so the first is the least
         self._base: float | None = None
         self._base_next: float | None = None
@@ -120,6 +129,11 @@ class CongestionWindow:
         return self._reno_until is not None
 
     @property
+    def shortest(self) -> float:
+        """The round trip without a queue, in seconds; 0 as long as none is known."""
+        return self._base or 0.0
+
+    @property
     def loss(self) -> float:
         """Share (0 to 1) of the last chunks that were lost."""
         return self._loss
@@ -131,6 +145,7 @@ class CongestionWindow:
 
     def lost(self, chunks: int = 1) -> None:
         """So many chunks were given up or must be sent again."""
+        self._lost_in_round = True
         for _ in range(chunks):
             self._loss += (1 - self._loss) / self.LOSS_SPAN
 
@@ -151,6 +166,11 @@ class CongestionWindow:
             now: the time.
         """
         self._loss *= (1 - 1 / self.LOSS_SPAN) ** chunks
+        if now >= self._round_until:
+            self._lossy += (self._lost_in_round - self._lossy) / self.LOSSY_SPAN
+            self._lost_in_round = False
+            self._round_until = now + smoothed
+        loss = self._loss if self._lossy > self.LOSSY else 0.0
         if round_trip is not None:
             self._sample(round_trip, now)
         queue = self._queue()
@@ -161,11 +181,11 @@ class CongestionWindow:
             self._fruitless = 0
             self._window = self.FLOOR if queue >= self.LOW else self._reno
         self._window = max(self._window, self.FLOOR)
-        if queue > self.HIGH or self._loss > self.SHRINK_LOSS:
+        if queue > self.HIGH or loss > self.SHRINK_LOSS:
             self._shrink(queue, smoothed, now)
         elif queue < self.LOW:
             self._fruitless = 0
-            if limited and self._loss < self.HOLD_LOSS:
+            if limited and loss < self.HOLD_LOSS:
                 growth = chunks if self._slow_start else chunks / self._window
                 self._window = min(self._window + growth, self.CEILING)
 
@@ -200,6 +220,63 @@ class CongestionWindow:
         if self._base is None:
             return 0.0
         return self._recent[0][1] - self._base
+
+
+class LinkRate:
+    """How fast the narrowest part of the path takes what is sent, from how far apart it lets it through. Seconds, bytes.
+
+    A train is what was sent without a pause by the sender's own choice: a frame at once, or one piece after the other as
+    the window allowed. The time between its first and its last acknowledgement is what the path took for what lies
+    between. Where the window was too small for the path this is less than the path could, but no less than was sent.
+    """
+
+    PAUSE = 0.005
+    """Seconds without sending after which a new train begins."""
+    LEAST = 3
+    """Chunks after the first acknowledgement of a train without which it says nothing."""
+    MOST = 8
+    """Chunks after which a train counts, though it may go on."""
+    TRAINS = 5
+    """Trains of which the median is taken: one stall of either machine does not make a slow path."""
+
+    def __init__(self) -> None:
+        self._rates: deque[float] = deque(maxlen=self.TRAINS)
+        self._sent_at = 0.0
+        self._sending = 0
+        self._arriving = 0
+        self._chunks = 0
+        self._bytes = 0
+        self._first = self._last = 0.0
+
+    def sent(self, waited: bool, now: float) -> int:
+        """A chunk is sent, which had to wait for the window or not; returns its train's number."""
+        if not waited and now - self._sent_at > self.PAUSE:
+            self._sending += 1
+        self._sent_at = now
+        return self._sending
+
+    def acknowledged(self, train: int, chunks: int, size: int, now: float) -> None:
+        """So many chunks and bytes arrived, the last of them of this train."""
+        if train < self._arriving:
+            return  # overtaken
+        if train == self._arriving:
+            self._chunks, self._bytes, self._last = self._chunks + chunks, self._bytes + size, now
+            if self._chunks >= self.MOST:
+                self._take()
+        else:
+            if self._chunks >= self.LEAST:
+                self._take()
+            self._arriving, self._first = train, now
+            self._chunks = self._bytes = 0
+
+    def seconds(self, size: int) -> float:
+        """How long the path takes for so many bytes; 0 as long as that is not known."""
+        return size / statistics.median(self._rates) if self._rates else 0.0
+
+    def _take(self) -> None:
+        self._rates.append(self._bytes / max(self._last - self._first, 1e-6))
+        self._first = self._last
+        self._chunks = self._bytes = 0
 
 
 class AckPolicy:

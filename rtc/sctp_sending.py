@@ -19,7 +19,7 @@ from aiortc.utils import uint32_gt, uint32_gte
 
 from splitrtc_errors import ProtocolError
 
-from .congestion import CongestionWindow, RoundTrip
+from .congestion import CongestionWindow, LinkRate, RoundTrip
 from .sctp_counters import SctpCounters
 from .sctp_wire import check_gaps
 
@@ -46,6 +46,8 @@ class SendingTransport(sctp.RTCSctpTransport):
         self.counters = SctpCounters()
         self.round_trip = RoundTrip()
         self.congestion = CongestionWindow()
+        self.link_rate = LinkRate()
+        self._waited = False
         self._rto = self.round_trip.rto
         self._flush_due = False
         self._flushing = False
@@ -117,6 +119,7 @@ class SendingTransport(sctp.RTCSctpTransport):
         self._transmitting = True
         try:
             await super()._transmit()
+            self._waited = bool(self._outbound_queue)
         finally:
             self._transmitting = False
             if not self._flushing:
@@ -124,6 +127,7 @@ class SendingTransport(sctp.RTCSctpTransport):
 
     async def _send_chunk(self, chunk: sctp.Chunk) -> None:
         if isinstance(chunk, sctp.DataChunk):
+            chunk._train = self.link_rate.sent(self._waited, time.monotonic())
             # One behind, so that the last one of a burst can ask for an acknowledgement at once.
             self._last_chunk, chunk = chunk, self._last_chunk
             if chunk is None:
@@ -176,14 +180,14 @@ class SendingTransport(sctp.RTCSctpTransport):
         """Take the round-trip time from the newest chunk that is newly acknowledged, also beyond a gap."""
         now = time.monotonic()
         window = self.congestion.window(self._reno_window / _CHUNK) * _CHUNK
-        limited = self._flight_size + _CHUNK > window
-        count, newest = 0, None
+        limited = self._waited or self._flight_size + _CHUNK > window
+        count, size, newest = 0, 0, None
         for chunk in self._sent_queue:
             position = (chunk.tsn - sack.cumulative_tsn) % sctp.SCTP_TSN_MODULO
             if not chunk._acked and (
                 uint32_gte(sack.cumulative_tsn, chunk.tsn) or any(start <= position <= end for start, end in sack.gaps)
             ):
-                count, newest = count + 1, chunk
+                count, size, newest = count + 1, size + chunk._book_size, chunk
         if newest is None:
             return
         measured = None
@@ -192,6 +196,11 @@ class SendingTransport(sctp.RTCSctpTransport):
             self.round_trip.sample(measured)
             self._rto = self.round_trip.rto
         self.congestion.acknowledged(count, measured, limited, self.round_trip.pause, now)
+        self.link_rate.acknowledged(newest._train, count, size, now)
+
+    def backlog(self) -> float:
+        """Seconds that a chunk sent now would stand in the queue behind those in flight."""
+        return self.link_rate.seconds(self._flight_size + _CHUNK) - self.congestion.shortest
 
     def _update_rto(self, R: float) -> None:  # noqa: N803
         """Not from here: aiortc only measures the first chunk that is acknowledged cumulatively, by the wall clock."""

@@ -8,7 +8,9 @@ its turn).
 
 from __future__ import annotations
 
+import asyncio
 import enum
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +64,18 @@ class SliceScheduler:
 
     A newer frame replaces the waiting one. The one going out is finished, because half a frame is worth less than what
     it has cost already; unless its deadline passes, then the rest is dropped.
+
+    On a link that is too slow for all frames, none begins while earlier ones stand in a queue on the way: it would only
+    grow older there, where it cannot be replaced. And one that had to wait so long that the next is soon due is kept for
+    the case that none comes: the next one, sent at once, is newer when it arrives.
     """
+
+    BACKLOG = 0.008
+    """Seconds that earlier frames may still stand in the link's queue when a frame begins."""
+    LATEST = 0.25
+    """Share of the time between two frames that a frame may have waited when it begins."""
+    GRACE = 1.25
+    """The same after which no newer one is expected."""
 
     def __init__(self) -> None:
         self.counters = SenderCounters()
@@ -70,11 +83,14 @@ class SliceScheduler:
         self._sent = 0
         self._waiting: OutgoingFrame | None = None
         self._dropped: list[Dropped] = []
+        self._offered_at = -math.inf
+        self._interval = 0.0
 
     def offer(self, frame: OutgoingFrame, now: float) -> None:
         """Take a frame of at least one unit, newer than those before."""
         self.counters.frames_offered += 1
         self.expire(now)
+        self._interval, self._offered_at = now - self._offered_at, now
         if self._sent:
             replaced, self._waiting = self._waiting, frame
         else:
@@ -82,6 +98,20 @@ class SliceScheduler:
             replaced, self._going = self._going, frame
         if replaced is not None:
             self._drop(replaced, 0, DropReason.REPLACED)
+
+    def pause(self, backlog: float, now: float) -> float:
+        """How long not to send: until a frame may begin, 0 if that is now or if one has begun.
+
+        `backlog` is for how long what was sent before will stand in the link's queue.
+        """
+        if self._going is None or self._sent:
+            return 0.0
+        if backlog > self.BACKLOG:
+            return backlog - self.BACKLOG
+        waited = now - self._offered_at
+        if self.LATEST * self._interval < waited < self.GRACE * self._interval < math.inf:
+            return self.GRACE * self._interval - waited
+        return 0.0
 
     def next_unit(self, now: float) -> bytes | None:
         """The unit to be sent now, which then counts as sent; None when there is nothing to send."""
@@ -149,11 +179,14 @@ class UnitSender:
         clock: Callable[[], float] = time.monotonic,
         on_dropped: Callable[[Dropped], None] | None = None,
         on_sent: Callable[[float], None] | None = None,
+        backlog: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._channel = channel
         self._clock = clock
         self._on_dropped = on_dropped
         self._on_sent = on_sent
+        self._backlog = backlog
+        self._timer: asyncio.TimerHandle | None = None
         self._scheduler = SliceScheduler()
         self._closed = False
         channel.on("open", self._pump)
@@ -184,8 +217,15 @@ class UnitSender:
 
     def _pump(self) -> None:
         channel = self._channel
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if channel.readyState == "open" and not channel.bufferedAmount:
             now = self._clock()
+            if (pause := self._scheduler.pause(self._backlog(), now)) > 0:
+                self._timer = asyncio.get_running_loop().call_later(pause, self._pump)
+                self._report()
+                return
             unit = self._scheduler.next_unit(now)
             if unit is not None:
                 # One unit at a time costs no time: the event that brings us here comes from within the transport's
