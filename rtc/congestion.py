@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections import deque
 
 __all__ = ["AckPolicy", "CongestionWindow", "LinkRate", "RoundTrip"]
@@ -77,6 +77,8 @@ class CongestionWindow:
     """
 
     START = 10.0
+    ROOM = 0.050
+    """Seconds for which what is in flight may stand in a queue, whatever the window: a burst on a slow link."""
     FLOOR = 4.0
     CEILING = 512.0
     LOW = 0.010
@@ -84,8 +86,8 @@ class CongestionWindow:
     HIGH = 0.020
     """Standing queue above which it shrinks."""
     SHRINK = 0.7
-    RECENT = 0.070
-    """Span of the last moment: two frames at 30 per second."""
+    RECENT = 0.5
+    """Span of the last moment: long enough that delays which vary by some 40 ms come near their least."""
     MEMORY = 10.0
     """For how long the shortest round trip is believed, at least; at most twice as long."""
     BLAME = 0.050
@@ -99,7 +101,7 @@ class CongestionWindow:
     """Share of chunks lost from which the window does not grow."""
     SHRINK_LOSS = 0.10
     """Share from which it shrinks."""
-    LOSS_SPAN = 300
+    LOSS_SPAN = 1_000
     """Chunks over which that share is taken (an exponential average)."""
     LOSSY = 0.6
     """Share of round trips with a loss below which loss does not count: a link that is too slow loses in each, and
@@ -138,10 +140,15 @@ class CongestionWindow:
         """Share (0 to 1) of the last chunks that were lost."""
         return self._loss
 
-    def window(self, reno: float) -> float:
-        """Chunks that may be in flight; `reno` is what the standard's algorithm would allow."""
+    def window(self, reno: float, rate: float = math.inf) -> float:
+        """Chunks that may be in flight.
+
+        Args:
+            reno: what the standard's algorithm would allow.
+            rate: chunks per second that the path takes; infinite while that is not known.
+        """
         self._reno = max(reno, 1.0)
-        return self._reno if self.uses_reno else self._window
+        return self._reno if self.uses_reno else min(self._window, max((self.shortest + self.ROOM) * rate, self.FLOOR))
 
     def lost(self, chunks: int = 1) -> None:
         """So many chunks were given up or must be sent again."""
@@ -237,7 +244,8 @@ class LinkRate:
     MOST = 8
     """Chunks after which a train counts, though it may go on."""
     TRAINS = 5
-    """Trains of which the median is taken: one stall of either machine does not make a slow path."""
+    """Trains of which the second fastest counts: delays that vary make trains longer, and stalls of either machine make
+    them longer or shorter."""
 
     def __init__(self) -> None:
         self._rates: deque[float] = deque(maxlen=self.TRAINS)
@@ -269,9 +277,10 @@ class LinkRate:
             self._arriving, self._first = train, now
             self._chunks = self._bytes = 0
 
-    def seconds(self, size: int) -> float:
-        """How long the path takes for so many bytes; 0 as long as that is not known."""
-        return size / statistics.median(self._rates) if self._rates else 0.0
+    @property
+    def rate(self) -> float:
+        """Bytes per second; infinite while that is not known."""
+        return sorted(self._rates)[-2:][0] if self._rates else math.inf
 
     def _take(self) -> None:
         self._rates.append(self._bytes / max(self._last - self._first, 1e-6))

@@ -68,12 +68,16 @@ class SendingTransport(sctp.RTCSctpTransport):
     def _cwnd(self) -> int:
         """Reno's window, which aiortc keeps; ours while it transmits."""
         if self._transmitting:
-            return int(self.congestion.window(self._reno_window / _CHUNK) * _CHUNK)
+            return self._window
         return self._reno_window
 
     @_cwnd.setter
     def _cwnd(self, window: int) -> None:
         self._reno_window = window
+
+    @property
+    def _window(self) -> int:
+        return int(self.congestion.window(self._reno_window / _CHUNK, self.link_rate.rate / _CHUNK) * _CHUNK)
 
     def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
         """As aiortc does it, but with one task for all that is sent in a turn of the event loop."""
@@ -179,8 +183,7 @@ class SendingTransport(sctp.RTCSctpTransport):
     def _learn(self, sack: sctp.SackChunk) -> None:
         """Take the round-trip time from the newest chunk that is newly acknowledged, also beyond a gap."""
         now = time.monotonic()
-        window = self.congestion.window(self._reno_window / _CHUNK) * _CHUNK
-        limited = self._waited or self._flight_size + _CHUNK > window
+        limited = self._waited or self._flight_size + _CHUNK > self._window
         count, size, newest = 0, 0, None
         for chunk in self._sent_queue:
             position = (chunk.tsn - sack.cumulative_tsn) % sctp.SCTP_TSN_MODULO
@@ -200,7 +203,7 @@ class SendingTransport(sctp.RTCSctpTransport):
 
     def backlog(self) -> float:
         """Seconds that a chunk sent now would stand in the queue behind those in flight."""
-        return self.link_rate.seconds(self._flight_size + _CHUNK) - self.congestion.shortest
+        return (self._flight_size + _CHUNK) / self.link_rate.rate - self.congestion.shortest
 
     def _update_rto(self, R: float) -> None:  # noqa: N803
         """Not from here: aiortc only measures the first chunk that is acknowledged cumulatively, by the wall clock."""
