@@ -25,6 +25,7 @@ class RoundTrip:
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self._variation = 0.0
+        self._peak = 0.0
         self._backoff = 0
 
     def sample(self, seconds: float) -> None:
@@ -34,6 +35,7 @@ class RoundTrip:
         else:
             self._variation += (abs(self.smoothed - seconds) - self._variation) / 4
             self.smoothed += (seconds - self.smoothed) / 8
+        self._peak = max(seconds, self._peak + (self.smoothed - self._peak) / 8)
         self._backoff = 0
 
     def expired(self) -> None:
@@ -56,7 +58,9 @@ class RoundTrip:
         """Seconds until a chunk that will not be sent again is given up."""
         if self.smoothed is None:
             return min(self.rto, self.TAIL_MAX)
-        return min((self.smoothed + max(4 * self._variation, self.MARGIN)) * float(2**self._backoff), self.TAIL_MAX)
+        # The average knows of a path that got longer, or a queue that filled, only when it is too late.
+        after = max(self.smoothed + 4 * self._variation, self._peak + self.MARGIN)
+        return min(after * float(2**self._backoff), self.TAIL_MAX)
 
     @property
     def pause(self) -> float:
@@ -192,7 +196,7 @@ class CongestionWindow:
             self._shrink(queue, smoothed, now)
         elif queue < self.LOW:
             self._fruitless = 0
-            if limited and loss < self.HOLD_LOSS:
+            if limited and loss < self.HOLD_LOSS and (round_trip or 0.0) < self.shortest + self.ROOM:
                 growth = chunks if self._slow_start else chunks / self._window
                 self._window = min(self._window + growth, self.CEILING)
 
@@ -246,9 +250,11 @@ class LinkRate:
     TRAINS = 5
     """Trains of which the second fastest counts: delays that vary make trains longer, and stalls of either machine make
     them longer or shorter."""
+    MEMORY = 0.3
+    """Seconds for which older trains count, too."""
 
     def __init__(self) -> None:
-        self._rates: deque[float] = deque(maxlen=self.TRAINS)
+        self._trains: deque[tuple[float, float]] = deque(maxlen=self.TRAINS)  # when its last chunk arrived, its rate
         self._sent_at = 0.0
         self._sending = 0
         self._arriving = 0
@@ -280,10 +286,12 @@ class LinkRate:
     @property
     def rate(self) -> float:
         """Bytes per second; infinite while that is not known."""
-        return sorted(self._rates)[-2:][0] if self._rates else math.inf
+        return sorted(rate for _, rate in self._trains)[-2:][0] if self._trains else math.inf
 
     def _take(self) -> None:
-        self._rates.append(self._bytes / max(self._last - self._first, 1e-6))
+        while self._trains and self._trains[0][0] < self._last - self.MEMORY:
+            self._trains.popleft()
+        self._trains.append((self._last, self._bytes / max(self._last - self._first, 1e-6)))
         self._first = self._last
         self._chunks = self._bytes = 0
 

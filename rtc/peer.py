@@ -276,7 +276,7 @@ class Peer:
         control.on("message", lambda message: self._receive(str, self.on_control, message))
         intermediate.on("message", lambda message: self._receive(bytes, self.on_intermediate, message))
         result.on("message", lambda message: self._receive(bytes, self.on_result, message))
-        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent)
+        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent, self._backlog)
         if self._bind is not None:
             gather_only_on(self._connection, self._bind)
 

@@ -202,7 +202,9 @@ class SendingTransport(sctp.RTCSctpTransport):
         self.link_rate.acknowledged(newest._train, count, size, now)
 
     def backlog(self) -> float:
-        """Seconds that a chunk sent now would stand in the queue behind those in flight."""
+        """Seconds that a chunk sent now would stand in the queue behind those in flight; 0 if others fill it anyway."""
+        if self.congestion.uses_reno:
+            return 0.0
         return (self._flight_size + _CHUNK) / self.link_rate.rate - self.congestion.shortest
 
     def _update_rto(self, R: float) -> None:  # noqa: N803
