@@ -6,7 +6,7 @@ COVERAGE := $(BIN)/coverage report --skip-covered
 
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
 PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
-	rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/sctp_counters.py rtc/sctp_streams.py rtc/sctp_wire.py \
+	rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/link_rate.py rtc/sctp_counters.py rtc/sctp_streams.py rtc/sctp_wire.py \
 	models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
 	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
 	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py \

@@ -19,7 +19,8 @@ from aiortc.utils import uint32_gt, uint32_gte
 
 from splitrtc_errors import ProtocolError
 
-from .congestion import CongestionWindow, LinkRate, RoundTrip
+from .congestion import CongestionWindow, RoundTrip
+from .link_rate import LinkRate
 from .sctp_counters import SctpCounters
 from .sctp_wire import check_gaps
 

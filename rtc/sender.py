@@ -19,6 +19,10 @@ from typing import Any, Protocol
 __all__ = ["DropReason", "Dropped", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"]
 
 
+TIMER = 0.001
+"""Least seconds until a frame that must not begin yet is looked at again: timers are no more exact than that."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutgoingFrame:
     """A frame ready to be sent: its units in order, and the time (monotonic seconds) after which it is worthless."""
@@ -168,9 +172,10 @@ class _Channel(Protocol):
 class UnitSender:
     """Moves units from a `SliceScheduler` into a data channel, in the thread of the event loop.
 
-    `on_dropped` is called for each frame that was dropped, `on_sent` with the time when units were handed over.
-    Expiry is noticed when something happens (a frame is offered, the channel drains, `expire` is called, the sender is
-    closed): a stalled channel costs one frame's memory and no timer.
+    `on_dropped` is called for each frame that was dropped, `on_sent` with the time when units were handed over;
+    `backlog` tells for how many seconds what was sent before will stand in the link's queue. Expiry is noticed when
+    something happens (a frame is offered, the channel drains, `expire` is called, the sender is closed): a stalled
+    channel costs one frame's memory and no timer.
     """
 
     def __init__(
@@ -212,22 +217,23 @@ class UnitSender:
     def close(self) -> None:
         """Drop what was not sent, and whatever is offered from now on. May be called again."""
         self._closed = True
+        self._cancel_timer()
         self._scheduler.close()
         self._report()
 
-    def _pump(self) -> None:
-        channel = self._channel
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _pump(self) -> None:
+        channel = self._channel
+        self._cancel_timer()
         if channel.readyState == "open" and not channel.bufferedAmount:
             now = self._clock()
             if (pause := self._scheduler.pause(self._backlog(), now)) > 0:
-                self._timer = asyncio.get_running_loop().call_later(pause, self._pump)
-                self._report()
-                return
-            unit = self._scheduler.next_unit(now)
-            if unit is not None:
+                self._timer = asyncio.get_running_loop().call_later(max(pause, TIMER), self._pump)
+            elif (unit := self._scheduler.next_unit(now)) is not None:
                 # One unit at a time costs no time: the event that brings us here comes from within the transport's
                 # flush loop, which goes on with what it finds. So a whole frame leaves in one turn of the event loop,
                 # as far as the congestion window has room. Larger bursts (measured: up to 4 units) are no faster, and

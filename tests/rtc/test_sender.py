@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +99,37 @@ def test_closing_drops_everything() -> None:
     scheduler.close()
     assert scheduler.take_dropped() == [Dropped(1, DropReason.CLOSED, 1), Dropped(2, DropReason.CLOSED, 0)]
     assert scheduler.next_unit(0.0) is None
+
+
+def started(scheduler: SliceScheduler, backlog: float, now: float) -> bool:
+    return not scheduler.pause(backlog, now) and scheduler.next_unit(now) is not None
+
+
+def test_no_frame_begins_while_earlier_ones_stand_in_a_queue() -> None:
+    scheduler = SliceScheduler()
+    assert not scheduler.pause(1.0, 0.0)  # there is none
+    scheduler.offer(frame(1), 0.0)
+    assert scheduler.pause(0.05, 0.0) == pytest.approx(0.05 - SliceScheduler.BACKLOG)
+    assert started(scheduler, SliceScheduler.BACKLOG, 0.04)
+    assert not scheduler.pause(0.05, 0.05)  # half a frame is worth less than what it has cost
+
+
+def test_a_frame_that_waited_long_makes_way_for_the_next_if_that_comes() -> None:
+    scheduler = SliceScheduler()
+    scheduler.offer(frame(1, 1), 0.0)
+    assert started(scheduler, 0.0, 0.0)
+    scheduler.offer(frame(2, 1), 0.1)
+    assert scheduler.pause(0.03, 0.1)
+    assert started(scheduler, 0.0, 0.12)  # a fifth of the time between two
+    scheduler.offer(frame(3, 1), 0.2)
+    assert scheduler.pause(0.05, 0.2)
+    assert scheduler.pause(0.0, 0.24) == pytest.approx(0.085)
+    scheduler.offer(frame(4, 1), 0.3)
+    assert drain(scheduler, 0.3) == [b"4:0"]
+    scheduler.offer(frame(5, 1), 0.4)
+    assert scheduler.pause(0.0, 0.45)
+    assert started(scheduler, 0.0, 0.53)  # the next one did not come
+    assert [dropped.frame_id for dropped in scheduler.take_dropped()] == [3]
 
 
 offers = st.tuples(st.just("offer"), st.integers(1, 4), st.floats(0, 3))
@@ -254,6 +286,20 @@ async def test_sending_without_anybody_to_tell(pair: tuple[Peer, Peer]) -> None:
     sender.offer(real_frame(3, 2))
     assert [(await receiver.frame()).frame_id for _ in range(2)] == [1, 3]
     assert sender.counters.dropped[DropReason.REPLACED] == 1
+
+
+async def test_a_frame_waits_until_the_link_has_room(pair: tuple[Peer, Peer]) -> None:
+    ue, edge = pair
+    receiver = Receiver(edge)
+    backlogs = [0.02, 0.015, 0.0]
+    sender = UnitSender(ue._channels[1], backlog=lambda: backlogs.pop(0) if len(backlogs) > 1 else backlogs[0])
+    sender.offer(real_frame(1, 3))
+    assert sender.counters.slices_sent == 0
+    assert (await receiver.frame()).complete
+    backlogs = [10.0]
+    sender.offer(real_frame(2, 3))
+    sender.close()
+    assert sender._timer is None
 
 
 async def test_expiry_is_noticed_when_asked_for_though_nothing_moves() -> None:
