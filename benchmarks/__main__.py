@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.common import print_table
 
-NAMES = ("latency", "device_cpu", "startup", "sessions", "memory", "link")
+NAMES = ("latency", "device_cpu", "startup", "sessions", "memory", "link", "transport")
 
 
 def main() -> None:

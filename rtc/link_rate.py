@@ -9,11 +9,12 @@ __all__ = ["LinkRate"]
 
 
 class LinkRate:
-    """How fast the narrowest part of the path takes what is sent, from how far apart it lets it through. Seconds, bytes.
+    """How fast the narrowest part of the path takes what is sent, from how far apart it lets it through.
 
-    A train is what was sent without a pause by the sender's own choice: a frame at once, or one piece after the other as
-    the window allowed. The time between its first and its last acknowledgement is what the path took for what lies
-    between. Where the window was too small for the path this is less than the path could, but no less than was sent.
+    A train is what was sent without a pause by the sender's own choice: a frame at once, or piece by piece as the
+    window allowed. The time between its first and its last acknowledgement is what the path took for what lies between.
+    Where the window was too small for the path this is less than the path could take, but no less than was sent.
+    Times are seconds, sizes bytes.
     """
 
     PAUSE = 0.005

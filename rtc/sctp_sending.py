@@ -132,7 +132,7 @@ class SendingTransport(sctp.RTCSctpTransport):
 
     async def _send_chunk(self, chunk: sctp.Chunk) -> None:
         if isinstance(chunk, sctp.DataChunk):
-            chunk._train = self.link_rate.sent(self._waited, time.monotonic())
+            chunk._train = self.link_rate.sent(self._waited, time.monotonic())  # type: ignore[attr-defined]
             # One behind, so that the last one of a burst can ask for an acknowledgement at once.
             self._last_chunk, chunk = chunk, self._last_chunk
             if chunk is None:
@@ -200,7 +200,7 @@ class SendingTransport(sctp.RTCSctpTransport):
             self.round_trip.sample(measured)
             self._rto = self.round_trip.rto
         self.congestion.acknowledged(count, measured, limited, self.round_trip.pause, now)
-        self.link_rate.acknowledged(newest._train, count, size, now)
+        self.link_rate.acknowledged(newest._train, count, size, now)  # type: ignore[attr-defined]
 
     def backlog(self) -> float:
         """Seconds that a chunk sent now would stand in the queue behind those in flight; 0 if others fill it anyway."""

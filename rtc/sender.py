@@ -70,8 +70,8 @@ class SliceScheduler:
     it has cost already; unless its deadline passes, then the rest is dropped.
 
     On a link that is too slow for all frames, none begins while earlier ones stand in a queue on the way: it would only
-    grow older there, where it cannot be replaced. And one that had to wait so long that the next is soon due is kept for
-    the case that none comes: the next one, sent at once, is newer when it arrives.
+    grow older there, where it cannot be replaced. And one that had to wait so long that the next is soon due is kept
+    in case none comes: the next one, sent at once, is newer when it arrives.
     """
 
     BACKLOG = 0.008

@@ -110,12 +110,12 @@ def _spare_reads(dtls: RTCDtlsTransport) -> None:
         else:
             await write()
 
-    ice._recv = receive_and_look  # type: ignore[method-assign]
+    ice._recv = receive_and_look
     dtls._write_ssl = write_unless_data  # type: ignore[method-assign]
 
 
 def _spare_parsing(protocol: StunProtocol) -> None:
-    """aioice tries to read each datagram as STUN first; the first byte tells what it is (RFC 7983)."""
+    """Aioice tries to read each datagram as STUN first; the first byte tells what it is (RFC 7983)."""
     parse = protocol.datagram_received
 
     def deliver_or_parse(data: bytes | str, addr: tuple[Any, ...]) -> None:

@@ -1,5 +1,6 @@
-"""Two SCTP transports over an emulated link in virtual time: a minute of it takes a second or two, whatever else the
-machine does, and the same seed gives the same packets.
+"""Two SCTP transports over an emulated link in virtual time.
+
+A minute of it takes some seconds, whatever else the machine does, and the same seed gives the same packets.
 
 What is real: both transports, the data channels, the sender, the link's model. What is not: ICE and DTLS, of which only
 the bytes that a record adds are left, and time itself: the event loop's clock jumps to the next timer when nothing is
@@ -11,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 from unittest.mock import patch
 
@@ -22,6 +24,11 @@ from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
 
 from rtc.channels import CHANNELS, ChannelIds, channel_maps
 from rtc.link import Link
+from rtc.link_settings import parse_link
+from rtc.sctp import SctpTransport
+from rtc.sender import OutgoingFrame, UnitSender
+
+__all__ = ["FPS", "UNIT", "UNITS", "WIRE", "Seen", "played", "run_virtually"]
 
 RECORD_OVERHEAD = 37
 """Bytes that DTLS adds to a packet: header, nonce and tag of AES-GCM."""
@@ -160,6 +167,104 @@ async def connect_virtually(
     capabilities = RTCSctpCapabilities(maxMessageSize=65_536)
     await one.sctp.start(capabilities, 5000)
     await other.sctp.start(capabilities, 5000)
-    while one.result.readyState != "open" or other.result.readyState != "open":
+    while one.result.readyState != "open" or other.result.readyState != "open":  # noqa: ASYNC110 - in virtual time
         await asyncio.sleep(0.01)
     return one, other, tasks
+
+
+# Frames
+
+FPS = 30
+UNIT, UNITS = 1_079, 9
+WIRE = UNITS * (UNIT + 28 + 37 + 28) * 8
+"""Bits of a frame with the headers of SCTP, DTLS, UDP and IP."""
+
+
+@dataclass
+class Seen:
+    """When each frame was offered and its units came, the link's queue now and then; and the bytes of a rival."""
+
+    offered: list[float] = field(default_factory=list)
+    arrived: list[list[float]] = field(default_factory=list)
+    queue: list[float] = field(default_factory=list)
+    rival: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all units that came."""
+        return sum(map(len, self.arrived)) * UNIT
+
+    def whole(self) -> dict[int, float]:
+        """Of the frames that came whole, after which time."""
+        return {
+            number: times[-1] - self.offered[number] for number, times in enumerate(self.arrived) if len(times) == UNITS
+        }
+
+    def in_time(self, limit: float) -> float:
+        """Share of all units that came in time."""
+        due = zip(self.offered, self.arrived, strict=True)
+        return sum(at - offered <= limit for offered, times in due for at in times) / len(self.offered) / UNITS
+
+
+@asynccontextmanager
+async def _sides(
+    kind: type[RTCSctpTransport], up: Wire, down: Wire
+) -> AsyncIterator[tuple[Side[RTCSctpTransport], Side[RTCSctpTransport]]]:
+    ue, edge, tasks = await connect_virtually(kind, kind, up, down)
+    try:
+        yield ue, edge
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for side in (ue, edge):
+            await side.sctp.stop()
+
+
+async def _play(link: str, seconds: float, kind: type[RTCSctpTransport] = SctpTransport, rival: bool = False) -> Seen:
+    loop = asyncio.get_running_loop()
+    settings, seen = parse_link(link), Seen()
+    up, down = (Wire(Link(settings, f"1/{side}", loop.time())) for side in ("ue", "edge"))
+    async with AsyncExitStack() as stack:
+        ue, edge = await stack.enter_async_context(_sides(kind, up, down))
+        edge.intermediate.on("message", lambda unit: seen.arrived[int.from_bytes(unit[:4])].append(loop.time()))
+        offer: Callable[[OutgoingFrame], None]
+        if isinstance(ue.sctp, SctpTransport):
+            sender = UnitSender(ue.intermediate, loop.time, backlog=ue.sctp.backlog)
+            offer = sender.offer
+            stack.callback(sender.close)
+        else:
+
+            def offer(frame: OutgoingFrame) -> None:
+                if not ue.intermediate.bufferedAmount:
+                    for unit in frame.units:
+                        ue.intermediate.send(unit)
+
+        fill: Callable[[], None] = lambda: None  # noqa: E731
+        if rival:
+            greedy, sink = await stack.enter_async_context(_sides(RTCSctpTransport, up, down))
+
+            def count(message: bytes) -> None:
+                seen.rival += len(message)
+
+            def fill() -> None:
+                while greedy.intermediate.bufferedAmount < 8_000:
+                    greedy.intermediate.send(bytes(1_100))
+
+            sink.intermediate.on("message", count)
+        begin = loop.time()
+        for number in range(round(seconds * FPS)):
+            seen.offered.append(loop.time())
+            seen.arrived.append([])
+            offer(OutgoingFrame(number, [number.to_bytes(4) + bytes(UNIT - 4)] * UNITS, loop.time() + 0.5))
+            for part in range(1, 5):
+                seen.queue.append(max(0.0, up.link._free_at - loop.time()))
+                fill()
+                await asyncio.sleep(begin + (number + part / 4) / FPS - loop.time())
+        await asyncio.sleep(1.0)
+    return seen
+
+
+def played(link: str, seconds: float, kind: type[RTCSctpTransport] = SctpTransport, rival: bool = False) -> Seen:
+    """Send frames over a link for so many seconds, perhaps beside a plain flow that sends all it can."""
+    return run_virtually(lambda: _play(link, seconds, kind, rival))
