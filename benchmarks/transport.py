@@ -75,7 +75,7 @@ def lossy(link: str, seconds: float, seeds: int, kind: type[RTCSctpTransport]) -
     limit = settings.delay + settings.jitter + SLACK
     return {
         "in_time": span([run.in_time(limit) for run in runs]),
-        "whole": span([sum(took <= limit for took in run.whole().values()) / len(run.offered) for run in runs]),
+        "whole": span([sum(took <= limit for took in run.came().values()) / len(run.offered) for run in runs]),
     }
 
 
@@ -86,9 +86,13 @@ def step(rtt: int, kind: type[RTCSctpTransport]) -> dict[str, Any]:
         trace.write_text(f"{FALLS} rate=1M\n", encoding="utf-8")
         run = played(f"rtt={rtt},rate=8M,trace={trace}", 2 * FALLS, kind)
     fell = run.offered[0] + FALLS
-    came = sorted((run.offered[number] + took, run.offered[number]) for number, took in run.whole().items())
-    late = [offered for at, offered in came if offered >= fell - 0.1 and at - offered > rtt / 2e3 + WIRE / 1e6 + 0.02]
-    low = [(at, offered) for at, offered in came if at >= fell]
+    limit = rtt / 2e3 + WIRE / 1e6 + 0.02
+    end = run.offered[-1] - 0.1  # the very last ones wait for newer ones that never come
+    late = [
+        run.offered[number] for number, took in run.came(0.85).items() if took > limit and run.offered[number] < end
+    ]
+    low = sorted((run.offered[number] + took, run.offered[number]) for number, took in run.came(1 / UNITS).items())
+    low = [(at, offered) for at, offered in low if at >= fell]
     ages = [at - offered for (_, offered), (at, _) in pairwise(low)]
     return {
         "fresh_again_s": round(max(late, default=fell) - fell, 3),

@@ -194,10 +194,12 @@ class Seen:
         """Bytes of all units that came."""
         return sum(map(len, self.arrived)) * UNIT
 
-    def whole(self) -> dict[int, float]:
-        """Of the frames that came whole, after which time."""
+    def came(self, share: float = 1.0) -> dict[int, float]:
+        """Of the frames of which so much came, after which time that was all."""
         return {
-            number: times[-1] - self.offered[number] for number, times in enumerate(self.arrived) if len(times) == UNITS
+            number: times[-1] - self.offered[number]
+            for number, times in enumerate(self.arrived)
+            if len(times) >= share * UNITS
         }
 
     def in_time(self, limit: float) -> float:
@@ -224,7 +226,7 @@ async def _sides(
 async def _play(link: str, seconds: float, kind: type[RTCSctpTransport] = SctpTransport, rival: bool = False) -> Seen:
     loop = asyncio.get_running_loop()
     settings, seen = parse_link(link), Seen()
-    up, down = (Wire(Link(settings, f"1/{side}", loop.time())) for side in ("ue", "edge"))
+    up, down = (Wire(Link(settings, f"{settings.seed}/{side}", loop.time())) for side in ("ue", "edge"))
     async with AsyncExitStack() as stack:
         ue, edge = await stack.enter_async_context(_sides(kind, up, down))
         edge.intermediate.on("message", lambda unit: seen.arrived[int.from_bytes(unit[:4])].append(loop.time()))

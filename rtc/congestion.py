@@ -89,6 +89,11 @@ class CongestionWindow:
     """Standing queue below which the window grows."""
     HIGH = 0.020
     """Standing queue above which it shrinks."""
+    NOISE = 2.0
+    """How much more it may be for each second by which one round trip differs from the one before, on average: that much
+    may be chance."""
+    NOISE_SPAN = 32
+    """Round trips over which that average is taken."""
     SHRINK = 0.7
     RECENT = 0.5
     """Span of the last moment: long enough that delays which vary by some 40 ms come near their least."""
@@ -115,6 +120,8 @@ class CongestionWindow:
 
     def __init__(self) -> None:
         self._window = self.START
+        self._variation = 0.0
+        self._previous = 0.0
         self._reno = 1.0
         self._slow_start = True
         self._loss = 0.0
@@ -183,16 +190,18 @@ class CongestionWindow:
             self._round_until = now + smoothed
         loss = self._loss if self._lossy > self.LOSSY else 0.0
         if round_trip is not None:
+            self._variation += (abs(round_trip - self._previous) - self._variation) / self.NOISE_SPAN
+            self._previous = round_trip
             self._sample(round_trip, now)
         queue = self._queue()
         if self._reno_until is not None:
             if now < self._reno_until and queue >= self.LOW:
                 return
             self._reno_until = None
-            self._fruitless = 0
+            self._fruitless = self.PATIENCE - 2
             self._window = self.FLOOR if queue >= self.LOW else self._reno
         self._window = max(self._window, self.FLOOR)
-        if queue > self.HIGH or loss > self.SHRINK_LOSS:
+        if queue > self.HIGH + self.NOISE * self._variation or loss > self.SHRINK_LOSS:
             self._shrink(queue, smoothed, now)
         elif queue < self.LOW:
             self._fruitless = 0

@@ -116,6 +116,15 @@ def test_delays_that_vary_are_no_queue(path: Path) -> None:
     assert path.window.window(RENO) == 10
 
 
+def test_the_more_round_trips_differ_the_more_may_be_chance(path: Path) -> None:
+    path.acknowledge(1, 0.04, limited=False)
+    for _ in range(100):
+        path.acknowledge(1, 0.07, limited=False)
+        path.acknowledge(1, 0.11, limited=False)
+    assert path.window.window(RENO) == 10
+    assert path.acknowledge(100, 0.07) < 10
+
+
 def test_it_does_not_grow_into_a_queue_that_has_just_begun(path: Path) -> None:
     path.acknowledge(1, 0.04)
     before = path.window.window(RENO)
