@@ -232,7 +232,7 @@ async def _play(link: str, seconds: float, kind: type[RTCSctpTransport] = SctpTr
         edge.intermediate.on("message", lambda unit: seen.arrived[int.from_bytes(unit[:4])].append(loop.time()))
         offer: Callable[[OutgoingFrame], None]
         if isinstance(ue.sctp, SctpTransport):
-            sender = UnitSender(ue.intermediate, loop.time, backlog=ue.sctp.backlog)
+            sender = UnitSender(ue.intermediate, loop.time, load=ue.sctp.load)
             offer = sender.offer
             stack.callback(sender.close)
         else:

@@ -276,8 +276,8 @@ class Peer:
         control.on("message", lambda message: self._receive(str, self.on_control, message))
         intermediate.on("message", lambda message: self._receive(bytes, self.on_intermediate, message))
         result.on("message", lambda message: self._receive(bytes, self.on_result, message))
-        backlog = sctp_of(self._connection).backlog
-        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent, backlog)
+        load = sctp_of(self._connection).load
+        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent, load)
         if self._bind is not None:
             gather_only_on(self._connection, self._bind)
 

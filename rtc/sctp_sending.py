@@ -23,6 +23,7 @@ from .congestion import CongestionWindow, RoundTrip
 from .link_rate import LinkRate
 from .sctp_counters import SctpCounters
 from .sctp_wire import check_gaps
+from .sender import LinkLoad
 
 __all__ = ["SendingTransport"]
 
@@ -202,11 +203,12 @@ class SendingTransport(sctp.RTCSctpTransport):
         self.congestion.acknowledged(count, measured, limited, self.round_trip.pause, now)
         self.link_rate.acknowledged(newest._train, count, size, now)  # type: ignore[attr-defined]
 
-    def backlog(self) -> float:
-        """Seconds that a chunk sent now would stand in the queue behind those in flight; 0 if others fill it anyway."""
+    def load(self) -> LinkLoad:
+        """For how long a chunk sent now would stand in the queue behind those in flight, and the link's rate."""
         if self.congestion.uses_reno:
-            return 0.0
-        return (self._flight_size + _CHUNK) / self.link_rate.rate - self.congestion.shortest
+            return LinkLoad()  # others fill the queue, whether we wait or not
+        rate = self.link_rate.rate
+        return LinkLoad((self._flight_size + _CHUNK) / rate - self.congestion.shortest, rate)
 
     def _update_rto(self, R: float) -> None:  # noqa: N803
         """Not from here: aiortc only measures the first chunk that is acknowledged cumulatively, by the wall clock."""

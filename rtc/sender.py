@@ -14,9 +14,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["DropReason", "Dropped", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"]
+__all__ = ["DropReason", "Dropped", "LinkLoad", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"]
 
 
 TIMER = 0.001
@@ -30,6 +30,15 @@ class OutgoingFrame:
     frame_id: int
     units: Sequence[bytes]
     deadline: float
+
+
+class LinkLoad(NamedTuple):
+    """What a sender knows of its link."""
+
+    backlog: float = 0.0
+    """Seconds for which what was sent before will stand in the link's queue."""
+    rate: float = math.inf
+    """Bytes per second that the link takes."""
 
 
 class DropReason(enum.StrEnum):
@@ -76,6 +85,9 @@ class SliceScheduler:
 
     BACKLOG = 0.008
     """Seconds that earlier frames may still stand in the link's queue when a frame begins."""
+    BUSY = 0.9
+    """Share of the link's rate up to which the frames are no load that it could not take: nothing waits for a queue
+    then, which delays that vary may only pretend."""
     LATEST = 0.25
     """Share of the time between two frames that a frame may have waited when it begins."""
     GRACE = 1.25
@@ -103,15 +115,13 @@ class SliceScheduler:
         if replaced is not None:
             self._drop(replaced, 0, DropReason.REPLACED)
 
-    def pause(self, backlog: float, now: float) -> float:
-        """How long not to send: until a frame may begin, 0 if that is now or if one has begun.
-
-        `backlog` is for how long what was sent before will stand in the link's queue.
-        """
-        if self._going is None or self._sent:
+    def pause(self, load: LinkLoad, now: float) -> float:
+        """How long not to send: until a frame may begin, 0 if that is now or if one has begun."""
+        frame = self._going
+        if frame is None or self._sent:
             return 0.0
-        if backlog > self.BACKLOG:
-            return backlog - self.BACKLOG
+        if load.backlog > self.BACKLOG and sum(map(len, frame.units)) > self.BUSY * self._interval * load.rate:
+            return load.backlog - self.BACKLOG
         waited = now - self._offered_at
         if self.LATEST * self._interval < waited < self.GRACE * self._interval < math.inf:
             return self.GRACE * self._interval - waited
@@ -173,7 +183,7 @@ class UnitSender:
     """Moves units from a `SliceScheduler` into a data channel, in the thread of the event loop.
 
     `on_dropped` is called for each frame that was dropped, `on_sent` with the time when units were handed over;
-    `backlog` tells for how many seconds what was sent before will stand in the link's queue. Expiry is noticed when
+    `load` tells what is known of the link. Expiry is noticed when
     something happens (a frame is offered, the channel drains, `expire` is called, the sender is closed): a stalled
     channel costs one frame's memory and no timer.
     """
@@ -184,13 +194,13 @@ class UnitSender:
         clock: Callable[[], float] = time.monotonic,
         on_dropped: Callable[[Dropped], None] | None = None,
         on_sent: Callable[[float], None] | None = None,
-        backlog: Callable[[], float] = lambda: 0.0,
+        load: Callable[[], LinkLoad] = LinkLoad,
     ) -> None:
         self._channel = channel
         self._clock = clock
         self._on_dropped = on_dropped
         self._on_sent = on_sent
-        self._backlog = backlog
+        self._load = load
         self._timer: asyncio.TimerHandle | None = None
         self._scheduler = SliceScheduler()
         self._closed = False
@@ -231,7 +241,7 @@ class UnitSender:
         self._cancel_timer()
         if channel.readyState == "open" and not channel.bufferedAmount:
             now = self._clock()
-            if (pause := self._scheduler.pause(self._backlog(), now)) > 0:
+            if (pause := self._scheduler.pause(self._load(), now)) > 0:
                 self._timer = asyncio.get_running_loop().call_later(max(pause, TIMER), self._pump)
             elif (unit := self._scheduler.next_unit(now)) is not None:
                 # One unit at a time costs no time: the event that brings us here comes from within the transport's
