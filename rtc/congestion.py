@@ -90,7 +90,7 @@ class CongestionWindow:
     HIGH = 0.020
     """Standing queue above which it shrinks."""
     NOISE = 2.0
-    """How much more it may be for each second by which one round trip differs from the one before, on average: that much
+    """How much more it may be for each second by which one round trip differs from the one before, on average: so much
     may be chance."""
     NOISE_SPAN = 32
     """Round trips over which that average is taken."""

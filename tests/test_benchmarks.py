@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.common import Figure, medians, pick
 from benchmarks.link import Limits, Played, f1, step_of
+from benchmarks.transport import LOSSY
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,7 +80,24 @@ def test_link() -> None:
         assert figures["link_bytes_per_frame"] > 1000
         assert 0 < figures["overhead_ms"]["p50"] <= figures["overhead_ms"]["p95"]
         assert 0 <= figures["payload"]["fresh_share"] <= figures["payload"]["answered_share"] <= 1
+        assert figures["transport_cpu_ms"]["ue"] > 0
+        assert figures["transport_cpu_ms"]["edge"] > 0
         assert figures["rate_step"]["highest_age_ms"] > 0
+
+
+def test_transport() -> None:
+    result = run("benchmarks/transport.py", "--seconds", "4", "--seeds", "1")
+    for kind in ("ours", "plain"):
+        for case in LOSSY:
+            figures = result[kind][case]
+            assert 0 <= figures["whole"][0] <= figures["in_time"][1] <= 1
+        for step in result[kind]["step"].values():
+            assert 0 <= step["fresh_again_s"] <= 4
+            assert step["highest_age_ms"] > 0
+        for narrow in result[kind]["narrow"].values():
+            assert narrow["queue_ms"]["standing"] <= narrow["queue_ms"]["p50"] <= narrow["queue_ms"]["p95"]
+            assert 0 < narrow["kbps_alone"] < 1_000
+            assert 0 < narrow["kbps_shared"] + narrow["kbps_rival"] < 1_000
 
 
 def test_f1_counts_each_detection_once() -> None:
