@@ -6,12 +6,15 @@ COVERAGE := $(BIN)/coverage report --skip-covered
 
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
 PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
-	rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/link_rate.py rtc/sctp_counters.py rtc/sctp_streams.py rtc/sctp_wire.py \
-	models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
-	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
-	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py \
-	signaling/limits.py signaling/resume.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py \
-	pipeline/offers.py pipeline/limits.py pipeline/reconnect.py
+	rtc/sender.py rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/link_rate.py rtc/sctp_counters.py \
+	rtc/sctp_streams.py rtc/sctp_wire.py rtc/link.py rtc/link_settings.py \
+	models/tensor.py models/identity.py models/card.py models/calibration.py models/detection.py \
+	models/codecs/*.py \
+	signaling/addresses.py signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py \
+	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \
+	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
+	pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
+	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py
 
 empty :=
 comma := ,
@@ -30,7 +33,7 @@ demo: setup ## run the main job on the bundled clip, both endpoints on this mach
 	@$(BIN)/splitrtc demo
 
 test: setup ## the whole test suite, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 	@$(COVERAGE) --include='$(subst $(space),$(comma),$(strip $(PURE)))' --fail-under=100
 
 lint: setup ## ruff and mypy

@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pipeline.offers import VARIANT
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.uplink import Uplink
 from rtc import Peer, RelayThread, intermediate_attributes, parse_link
@@ -31,7 +30,6 @@ from signaling import (
     resume_attribute,
     serialise_control,
 )
-from signaling.control import MAX_DEADLINE_MS
 from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
 
 if TYPE_CHECKING:
@@ -186,21 +184,10 @@ class Connection:
 
     async def _announce(self, device: DevicePart, fps: float) -> int:
         """Announce the parameter set and wait until it may be used; returns its id."""
-        point = device.point
-        self._set = self._sets.announce(
-            ParameterSet(
-                id=0,
-                direction="up",
-                model=point.card.digest,
-                partition=point.partition,
-                variant=VARIANT,
-                profile=point.profile,
-                calibration=point.calibration.digest if point.calibration else None,
-                tensors=device.partition.crossing,
-                deadline_ms=min(round(FRAMES_WAITED_FOR / fps * 1000) or 1, MAX_DEADLINE_MS),
-                budget_ms=round(self._settings.budget * 1000),
-            )
+        wanted = device.point.parameter_set(
+            device.partition.crossing, deadline=FRAMES_WAITED_FOR / fps, budget=self._settings.budget
         )
+        self._set = self._sets.announce(wanted)
         self._say(self._set)
         await self._set_answered.wait()
         if not self._sets.usable(self._set.id):

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.settings import DEFAULT_LISTEN, parse_listen
+from pipeline.settings import DEFAULT_LISTEN
+from signaling.addresses import parse_listen
 from splitrtc_errors import ModelFileError, SourceError, SplitRtcError
 
 __all__ = ["Finding", "examine"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from models import PartitionStore, Zoo
 from pipeline.edge_session import EdgeSession
 from pipeline.offers import acceptables, points
-from pipeline.settings import EdgeSettings, ice_server, parse_listen
+from pipeline.settings import EdgeSettings, ice_server
 from pipeline.tails import Tail, TailPool
 from pipeline.tls import server_context
 from rtc import Peer, intermediate_attributes
@@ -35,6 +35,7 @@ from signaling import (
     resume_id_of,
     without_resume_id,
 )
+from signaling.addresses import parse_listen
 from splitrtc_errors import Rejected, SinkError, UnknownModel
 
 if TYPE_CHECKING:

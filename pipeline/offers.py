@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from models import Calibration, needs_calibration, parse_profile
 from models.zoo import DEFAULT_MODEL
-from signaling import Acceptable, SplitOffer
+from signaling import Acceptable, ParameterSet, SplitOffer
+from signaling.control import MAX_DEADLINE_MS
 from splitrtc_errors import ModelFileError, UnknownModel
 
 if TYPE_CHECKING:
-    from models import ModelCard, PartitionCard, Zoo
+    from models import ModelCard, PartitionCard, TensorSpec, Zoo
 
 __all__ = ["VARIANT", "OperatingPoint", "acceptables", "points"]
 
@@ -42,15 +43,38 @@ class OperatingPoint:
             partition=self.partition,
             head=VARIANT,
             profile=self.profile,
-            calibration=self.calibration.digest if self.calibration else None,
+            calibration=self._calibration_digest,
             direction="up",
             fps=fps,
             dynamic=False,
         )
 
-    def matches(self, offer: SplitOffer) -> bool:
-        """Whether an ``ai-split`` line names this very point."""
-        return offer.operating_point == self.offer(offer.fps).operating_point
+    def parameter_set(self, tensors: Sequence[TensorSpec], *, deadline: float, budget: float) -> ParameterSet:
+        """The parameter set of frames at this point, without an id yet; both times in seconds."""
+        return ParameterSet(
+            id=0,
+            direction="up",
+            model=self.card.digest,
+            partition=self.partition,
+            variant=VARIANT,
+            profile=self.profile,
+            calibration=self._calibration_digest,
+            tensors=tuple(tensors),
+            deadline_ms=_milliseconds(deadline),
+            budget_ms=_milliseconds(budget),
+        )
+
+    def matches(self, named: SplitOffer | ParameterSet) -> bool:
+        """Whether an ``ai-split`` line or a parameter set names this very point."""
+        return named.operating_point == self.offer(1.0).operating_point
+
+    @property
+    def _calibration_digest(self) -> str | None:
+        return self.calibration.digest if self.calibration else None
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(max(round(seconds * 1000), 1), MAX_DEADLINE_MS)
 
 
 def points(

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 from models import parse_profile
 from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
+from signaling.addresses import HOST_NAME, is_address, is_loopback, parse_listen
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
     from rtc import IceServer
 
-__all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server", "is_loopback", "parse_listen"]
+__all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server"]
 
 DEFAULT_LISTEN = "127.0.0.1:8787"
 DEFAULT_FPS = 30.0
@@ -32,39 +33,10 @@ CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
 MAX_THREADS = 1024
 
-_NAME = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*"
-"""A host's name, or an IPv4 address."""
-_LISTEN = re.compile(rf"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>{_NAME})):(?P<port>[0-9]{{1,5}})")
-_STUN = re.compile(rf"stun:{_NAME}(?::[0-9]{{1,5}})?")
+_STUN = re.compile(rf"stun:{HOST_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
-    rf"(?P<scheme>turns?):(?P<user>[^:@]+):(?P<password>.+)@(?P<rest>{_NAME}(?::[0-9]{{1,5}})?(?:\?transport=(?:udp|tcp))?)"
+    rf"(?P<scheme>turns?):(?P<user>[^:@]+):(?P<password>.+)@(?P<rest>{HOST_NAME}(?::[0-9]{{1,5}})?(?:\?transport=(?:udp|tcp))?)"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def parse_listen(listen: str) -> tuple[str, int]:
-    """``HOST:PORT`` (``[::1]:PORT`` for IPv6) as host and port; raises BadArgument."""
-    match = _LISTEN.fullmatch(listen)
-    if match and int(match["port"]) <= 65535 and (match["name"] or _is_address(match["ipv6"])):
-        return match["name"] or match["ipv6"], int(match["port"])
-    raise BadArgument(f"listen: expected HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:8787, got {listen[:100]!r}")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_threads(name: str, count: int | None) -> None:
@@ -75,7 +47,7 @@ def _check_threads(name: str, count: int | None) -> None:
 def _check_address(name: str, address: str | None) -> None:
     if address is None:
         return
-    if not _is_address(address):
+    if not is_address(address):
         raise BadArgument(f"{name}: expected an IP address of this machine, got {address[:100]!r}")
     if ipaddress.ip_address(address).is_unspecified:
         raise BadArgument(f"{name}: expected one address of this machine, got {address}: leave it out to use all")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import ssl as tls
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
+from signaling.addresses import is_loopback
 from signaling.auth import check_token, redact
 from signaling.endpoint import Accepted, CloseConfirmed, CloseReceived, Refused, SwapEndpoint
 from signaling.messages import Criterion
@@ -67,7 +67,7 @@ class SignalingClient:
         self._ssl = _trust(ssl, ca, fingerprint)
         if self._ssl is not True and not self.url.startswith("wss:"):
             raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
-        if token is not None and not self.url.startswith("wss:") and not _is_loopback(self.url):
+        if token is not None and not self.url.startswith("wss:") and not is_loopback(urlsplit(self.url).hostname or ""):
             logger.warning("the access token travels unprotected: use wss://")
         self._endpoint = SwapEndpoint("client", dialect=dialect)
         self._stack = contextlib.AsyncExitStack()
@@ -247,11 +247,3 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> SplitRtcError:
         type_ = TOO_MANY_REQUESTS if error.status == 429 else EDGE_FULL
         return rejection(make_problem(type_, retry_after=int(seconds[:6]) if seconds.isdecimal() else None))
     return ProtocolError(f"HTTP status {error.status} instead of a WebSocket: there is no SWAP endpoint at this URL")
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

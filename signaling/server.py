@@ -14,11 +14,11 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from signaling.addresses import parse_listen
 from signaling.auth import TokenGuard
 from signaling.limits import CONNECT_RATE, ConnectLimiter
 from signaling.problems import (
@@ -66,7 +66,7 @@ class SignalingServer:
         max_sockets: int = MAX_SOCKETS,
         connect_rate: float = CONNECT_RATE,
     ) -> None:
-        self._host, self._port = _host_and_port(listen)
+        self._host, self._port = parse_listen(listen)
         self._handler = handler
         self._guard = TokenGuard(token)
         self._ssl_context = ssl_context
@@ -196,14 +196,3 @@ def _problem(problem: Problem, headers: dict[str, str] | None = None) -> web.Res
         content_type="application/problem+json",
         headers=headers,
     )
-
-
-def _host_and_port(listen: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{listen}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if port is None or parts.netloc != listen or parts.username is not None:
-        raise BadArgument(f"expected host:port to listen on, such as 127.0.0.1:8080 or [::]:8080, not {listen!r}")
-    return host, port

@@ -36,15 +36,16 @@ MAX_PROFILE_ID = 128
 _PARAMETER = r"[a-z0-9_]{1,32}=[A-Za-z0-9._+-]{1,32}"
 _PROFILE = re.compile(rf"([a-z0-9-]{{1,32}})(?::({_PARAMETER}(?:,{_PARAMETER})*))?")
 
-_SCALAR: dict[str, tuple[int | None, bool]] = {
-    "raw": (None, False),
-    "raw-zstd": (None, True),
-    "q8": (8, False),
-    "q8-zstd": (8, True),
-    "q4": (4, False),
-    "q4-zstd": (4, True),
+_COMPRESSIONS = ("zstd", "snappy")
+
+_SCALAR: dict[str, tuple[int | None, str | None]] = {
+    f"{code}-{compression}" if compression else code: (bits, compression)
+    for code, bits in (("raw", None), ("q16", 16), ("q8", 8), *((f"q{bits}", bits) for bits in (7, 6, 5, 4, 3, 2)))
+    for compression in (None, *_COMPRESSIONS)
+    if compression or bits in (None, 16, 8, 4)
 }
-"""Bits of a code, and whether zstd follows."""
+"""Bits of a code, and what compresses the slices' bodies. Codes of odd widths take a byte each, which is worth it only
+where something follows that compresses them."""
 
 
 def profile_ids() -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def needs_calibration(profile: Profile) -> bool:
 def bits_per_element(profile: Profile) -> int | None:
     """How many bits an element takes before any compression; None for as many as it has."""
     bits, _ = _SCALAR[profile.name]
-    return bits
+    return bits if bits in (None, 4) else -(-bits // 8) * 8
 
 
 def make_encoder(
@@ -103,13 +104,13 @@ def make_encoder(
     """
     from models.codecs.scalar import ScalarEncoder
 
-    bits, compressed = _SCALAR[profile.name]
-    return ScalarEncoder(tensors, bits, compressed, calibration, max_payload)
+    bits, compression = _SCALAR[profile.name]
+    return ScalarEncoder(tensors, bits, compression, calibration, max_payload)
 
 
 def make_decoder(profile: Profile, tensors: Sequence[TensorSpec], calibration: Calibration | None) -> Decoder:
     """Make a decoder for the frames of one parameter set; arguments and errors are those of make_encoder()."""
     from models.codecs.scalar import ScalarDecoder
 
-    bits, compressed = _SCALAR[profile.name]
-    return ScalarDecoder(tensors, bits, compressed, calibration)
+    bits, compression = _SCALAR[profile.name]
+    return ScalarDecoder(tensors, bits, compression, calibration)

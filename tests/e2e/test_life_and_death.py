@@ -15,7 +15,7 @@ from splitrtc_errors import ConnectionLost
 
 pytestmark = pytest.mark.e2e
 
-STREAM = ("--source", "testsrc", "--budget", "2")
+STREAM = ("--source", "testsrc", "--fps", "15", "--budget", "2")
 NOTICED = 3.0
 """Seconds after which a silent peer's slot must be free (docs/protocol.md, section 3.3, and some time for the rest)."""
 

@@ -62,7 +62,7 @@ def test_a_clean_run(start_edge: Any, run_ue: Any, tmp_path: Path) -> None:
 
 def test_a_full_edge(start_edge: Any, start_ue: Any, run_ue: Any, until: Any) -> None:
     with start_edge("--max-sessions", "1") as edge:
-        with start_ue(edge.url, "--source", "testsrc") as first:
+        with start_ue(edge.url, "--source", "testsrc", "--fps", "5") as first:
             until(lambda: edge.sessions == 1)
             code, summary, errors = run_ue(edge.url, *SHORT)
             assert code == EdgeFull.exit_code
@@ -126,13 +126,18 @@ async def test_ten_sessions_come_and_go(start_edge: Any, until: Any) -> None:
                 if answered == 2:
                     break
 
+    async def five_visits(url: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(visit(url))
+
     with start_edge("--workers", "2") as edge:
         # What comes once and stays: threads, the allocators' caches.
-        await asyncio.gather(*(visit(edge.url) for _ in range(5)))
+        await five_visits(edge.url)
         until(lambda: edge.sessions == 0)
         before = edge.holds
         for _ in range(2):
-            await asyncio.gather(*(visit(edge.url) for _ in range(5)))
+            await five_visits(edge.url)
         until(lambda: edge.sessions == 0)
         until(lambda: edge.holds["files"] <= before["files"])
         after = edge.holds

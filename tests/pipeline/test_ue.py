@@ -47,11 +47,7 @@ MODEL = "ssdlite_mbv2_coco_300"
 
 Until = Any
 
-
-@pytest.fixture(autouse=True)
-def _patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
-    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
+pytestmark = pytest.mark.usefixtures("patient_edges")
 
 
 def ue(url: str, **settings: Any) -> UeSession:
