@@ -159,7 +159,9 @@ class CongestionWindow:
             rate: chunks per second that the path takes; infinite while that is not known.
         """
         self._reno = max(reno, 1.0)
-        return self._reno if self.uses_reno else min(self._window, max((self.shortest + self.ROOM) * rate, self.FLOOR))
+        if self._reno_until is not None:
+            return self._reno
+        return min(self._window, max((self.shortest + self.ROOM) * rate, self.FLOOR))
 
     def lost(self, chunks: int = 1) -> None:
         """So many chunks were given up or must be sent again."""

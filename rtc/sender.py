@@ -115,13 +115,17 @@ class SliceScheduler:
         if replaced is not None:
             self._drop(replaced, 0, DropReason.REPLACED)
 
-    def pause(self, load: LinkLoad, now: float) -> float:
-        """How long not to send: until a frame may begin, 0 if that is now or if one has begun."""
+    def pause(self, load: Callable[[], LinkLoad], now: float) -> float:
+        """How long not to send: until a frame may begin, 0 if that is now or if one has begun.
+
+        `load` is only asked when a frame is to begin.
+        """
         frame = self._going
         if frame is None or self._sent:
             return 0.0
-        if load.backlog > self.BACKLOG and sum(map(len, frame.units)) > self.BUSY * self._interval * load.rate:
-            return load.backlog - self.BACKLOG
+        backlog, rate = load()
+        if backlog > self.BACKLOG and sum(map(len, frame.units)) > self.BUSY * self._interval * rate:
+            return backlog - self.BACKLOG
         waited = now - self._offered_at
         if self.LATEST * self._interval < waited < self.GRACE * self._interval < math.inf:
             return self.GRACE * self._interval - waited
@@ -241,7 +245,7 @@ class UnitSender:
         self._cancel_timer()
         if channel.readyState == "open" and not channel.bufferedAmount:
             now = self._clock()
-            if (pause := self._scheduler.pause(self._load(), now)) > 0:
+            if (pause := self._scheduler.pause(self._load, now)) > 0:
                 self._timer = asyncio.get_running_loop().call_later(max(pause, TIMER), self._pump)
             elif (unit := self._scheduler.next_unit(now)) is not None:
                 # One unit at a time costs no time: the event that brings us here comes from within the transport's

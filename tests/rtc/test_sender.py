@@ -105,20 +105,22 @@ SLOW = 20.0  # bytes a second, for frames of three bytes each tenth of a second
 
 
 def started(scheduler: SliceScheduler, backlog: float, now: float) -> bool:
-    return not scheduler.pause(LinkLoad(backlog, SLOW), now) and scheduler.next_unit(now) is not None
+    return not scheduler.pause(lambda: LinkLoad(backlog, SLOW), now) and scheduler.next_unit(now) is not None
 
 
 def test_no_frame_begins_while_earlier_ones_stand_in_a_queue() -> None:
     scheduler = SliceScheduler()
-    assert not scheduler.pause(LinkLoad(1.0, SLOW), 0.0)  # there is none
+    assert not scheduler.pause(lambda: LinkLoad(1.0, SLOW), 0.0)  # there is none
     scheduler.offer(frame(1), 0.0)
     assert started(scheduler, 1.0, 0.0)  # nobody knows yet when the next one comes
     assert scheduler.next_unit(0.0)
     scheduler.offer(frame(2), 0.1)
-    assert scheduler.pause(LinkLoad(0.05, SLOW), 0.1) == pytest.approx(0.05 - SliceScheduler.BACKLOG)
-    assert not scheduler.pause(LinkLoad(0.05, 10 * SLOW), 0.1)  # the link takes them all, whatever it looks like
+    assert scheduler.pause(lambda: LinkLoad(0.05, SLOW), 0.1) == pytest.approx(0.05 - SliceScheduler.BACKLOG)
+    assert not scheduler.pause(
+        lambda: LinkLoad(0.05, 10 * SLOW), 0.1
+    )  # the link takes them all, whatever it looks like
     assert started(scheduler, SliceScheduler.BACKLOG, 0.11)
-    assert not scheduler.pause(LinkLoad(0.05, SLOW), 0.12)  # half a frame is worth less than what it has cost
+    assert not scheduler.pause(lambda: LinkLoad(0.05, SLOW), 0.12)  # half a frame is worth less than what it has cost
 
 
 def test_a_frame_that_waited_long_makes_way_for_the_next_if_that_comes() -> None:
@@ -126,15 +128,15 @@ def test_a_frame_that_waited_long_makes_way_for_the_next_if_that_comes() -> None
     scheduler.offer(frame(1, 1), 0.0)
     assert started(scheduler, 0.0, 0.0)
     scheduler.offer(frame(2, 1), 0.1)
-    assert scheduler.pause(LinkLoad(0.03, SLOW), 0.1)
+    assert scheduler.pause(lambda: LinkLoad(0.03, SLOW), 0.1)
     assert started(scheduler, 0.0, 0.12)  # a fifth of the time between two
     scheduler.offer(frame(3, 1), 0.2)
-    assert scheduler.pause(LinkLoad(0.05, SLOW), 0.2)
-    assert scheduler.pause(LinkLoad(), 0.24) == pytest.approx(0.085)
+    assert scheduler.pause(lambda: LinkLoad(0.05, SLOW), 0.2)
+    assert scheduler.pause(LinkLoad, 0.24) == pytest.approx(0.085)
     scheduler.offer(frame(4, 1), 0.3)
     assert drain(scheduler, 0.3) == [b"4:0"]
     scheduler.offer(frame(5, 1), 0.4)
-    assert scheduler.pause(LinkLoad(), 0.45)
+    assert scheduler.pause(LinkLoad, 0.45)
     assert started(scheduler, 0.0, 0.53)  # the next one did not come
     assert [dropped.frame_id for dropped in scheduler.take_dropped()] == [3]
 
