@@ -8,8 +8,12 @@ COVERAGE := $(BIN)/coverage report --skip-covered
 PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
 	rtc/sender.py rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/link_rate.py rtc/sctp_counters.py \
 	rtc/sctp_streams.py rtc/sctp_wire.py rtc/link.py rtc/link_settings.py \
-	models/tensor.py models/identity.py models/card.py models/calibration.py models/detection.py \
-	models/codecs/*.py \
+	models/tensor.py models/identity.py models/card.py models/task.py models/members.py models/information.py \
+	models/calibration.py models/detection/*.py models/codecs/*.py \
+	models/graph/index.py models/graph/fixed_shapes.py models/graph/cuts.py models/graph/datapath.py \
+	models/graph/enumeration.py models/graph/flow.py models/graph/mincut.py models/graph/memory.py \
+	models/graph/macs.py models/graph/prediction.py \
+	models/graph/surroundings.py models/graph/folding.py models/graph/candidates.py models/graph/planning.py \
 	signaling/addresses.py signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py \
 	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \
 	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
@@ -21,7 +25,7 @@ comma := ,
 space := $(empty) $(empty)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench soak fuzz lock clip clean
+.PHONY: help setup demo test lint format bench sweep soak fuzz lock clip clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -48,12 +52,18 @@ format: setup ## let ruff rewrite what it can
 bench: setup ## print the figures that the documentation quotes
 	@$(BIN)/python -m benchmarks
 
+sweep: setup ## cut every model after every node and verify it bit for bit; the table in docs/splitting.md
+	@$(BIN)/python -m benchmarks.sweep --write
+
 soak: setup ## the tests that take longer than the suite's five minutes
 	@$(BIN)/python -m pytest -m soak
 
+fuzz: FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the property tests (FUZZ_EXAMPLES=20000)
-	@$(BIN)/python -m benchmarks.fuzz $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
-	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' $(BIN)/python -m pytest -m 'fuzz or hypothesis'
+	@echo "fuzz: other inputs each time; 'make fuzz FUZZ_SEED=$(FUZZ_SEED)' has these again"
+	@$(BIN)/python -m benchmarks.fuzz --seed $(FUZZ_SEED) $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
+	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' \
+		$(BIN)/python -m pytest -m 'fuzz or hypothesis' --hypothesis-seed=$(FUZZ_SEED)
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)
 	@.ci/lock.sh

@@ -278,9 +278,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _make(options: argparse.Namespace) -> Path:
+    from models.default_cut import with_cut
     from models.zoo import Zoo
 
-    card = Zoo(options.zoo).get(options.model)
+    card = with_cut(Zoo(options.zoo).get(options.model))
     partition = card.partition(options.partition)
     out: Path | None = options.out or card.calibration_path(partition)
     if out is None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.partition import CACHE_VARIABLE as CACHE
+from models.cache import CACHE_VARIABLE as CACHE
 from pipeline.plot import plot_latency, read_lines, require_matplotlib
 from rtc import parse_link
 from splitrtc_errors import ProcessFailed, SinkError
@@ -94,10 +94,19 @@ def _tidy_on(*signals: signal.Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_demo(source: str, seconds: float | None, out: Path, link: str | None = None) -> dict[str, Any]:
+def run_demo(
+    source: str,
+    seconds: float | None,
+    out: Path,
+    link: str | None = None,
+    *,
+    model: str | None = None,
+    models: Sequence[Path] = (),
+) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    ``link`` puts an emulated link between them, as for `UeSettings`. Returns the summary, which is also demo.json.
+    ``link`` puts an emulated link between them, as for `UeSettings`; ``model`` (whose file is here) is run in place of
+    the bundled one, ``models`` are further folders of cards and files. Returns the summary, which is also demo.json.
     Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be called in the main thread, because it
     handles signals.
     """
@@ -109,9 +118,12 @@ def run_demo(source: str, seconds: float | None, out: Path, link: str | None = N
     except OSError as error:
         raise SinkError(f"cannot make the folder {out}: {error.strerror}") from error
     lines = out / "demo.jsonl"
-    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process() as url:
+    of_models = [word for folder in models for word in ("--models", str(folder))]
+    of_models += [] if model is None else ["--model", model]
+    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process(*of_models) as url:
         command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--source", source, "--json"]
         command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
+        command += of_models
         if seconds is not None:
             command += ["--seconds", str(seconds)]
         if link is not None:

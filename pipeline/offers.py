@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models import Calibration, needs_calibration, parse_profile
+from models.default_cut import with_cut
 from models.zoo import DEFAULT_MODEL
 from signaling import Acceptable, ParameterSet, SplitOffer
 from signaling.control import MAX_DEADLINE_MS
@@ -82,13 +83,17 @@ def points(
 ) -> list[OperatingPoint]:
     """The operating points that the zoo allows, narrowed to what is asked for; defaults come first.
 
+    Without ``model``, those of all models whose files are here. A model without a partition on its card is opened to
+    find one, which takes a while.
+
     Raises UnknownModel for what the zoo does not have, BadArgument for a malformed profile, ModelFileError for a
-    calibration that does not fit.
+    calibration that does not fit, or for a file that is not here.
     """
     if profile is not None:
         parse_profile(profile)
     names = [model] if model is not None else sorted(zoo.names(), key=lambda name: name != DEFAULT_MODEL)
-    all_cuts = [(card, cut) for card in map(zoo.get, names) for cut in sorted(card.partitions, key=_default_first)]
+    cards = [card for card in map(zoo.get, names) if model is not None or card.is_here]
+    all_cuts = [(card, cut) for card in map(with_cut, cards) for cut in sorted(card.partitions, key=_default_first)]
     # Of all models, those that have it: a name may mean a cut of several, an id only one.
     cuts = [(card, cut) for card, cut in all_cuts if partition in (None, cut.name, card.partition_id(cut))]
     if not cuts:

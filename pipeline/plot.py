@@ -25,12 +25,12 @@ COLOURS = {
 """The device's stages are green, the network's yellow, the edge's red."""
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(what: str = "the latency plot") -> None:
     """Raise MissingDependency when there is nothing to draw with; loads it otherwise."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingDependency("the latency plot needs matplotlib: pip install 'splitrtc[plot]'") from error
+        raise MissingDependency(f"{what} needs matplotlib: pip install 'splitrtc[plot]'") from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from models import parse_profile
 from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
 from signaling.addresses import HOST_NAME, is_address, is_loopback, parse_listen
+from signaling.auth import OriginGuard
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
@@ -100,10 +101,12 @@ class EdgeOptions(TypedDict, total=False):
     workers: int | None
     bind: str | None
     ice_servers: tuple[str, ...]
+    model: tuple[str, ...]
     models: tuple[Path, ...]
     accept: tuple[str, ...]
     time_limit: float
     connect_rate: float
+    allow_origins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +174,11 @@ class UeSettings:
 class EdgeSettings:
     """An edge's side: where it listens, whom it lets in, how much it takes on.
 
-    ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models allow, in the UE's
-    order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its session. One
-    address may open ``connect_rate`` WebSockets per second in the long run.
+    ``model`` are the names of the models that it serves; empty: all of the zoo, and of the folders ``models``, whose
+    files are here. ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models
+    allow, in the UE's order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its
+    session. One address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
+    ``allow_origins`` may connect besides those that this machine serves at the same address.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -187,10 +192,12 @@ class EdgeSettings:
     workers: int | None = None
     bind: str | None = None
     ice_servers: tuple[str, ...] = field(default=(), repr=False)
+    model: tuple[str, ...] = ()
     models: tuple[Path, ...] = ()
     accept: tuple[str, ...] = ()
     time_limit: float = TIME_LIMIT
     connect_rate: float = CONNECT_RATE
+    allow_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         host, _ = parse_listen(self.listen)
@@ -212,6 +219,7 @@ class EdgeSettings:
             raise BadArgument(f"time-limit: expected 0.01 to 3600 seconds, got {self.time_limit:g}")
         if not 0.01 <= self.connect_rate <= 1e6:
             raise BadArgument(f"connect-rate: expected 0.01 to 1000000 per second, got {self.connect_rate:g}")
+        OriginGuard(self.allow_origins)
         _check_threads("threads", self.threads)
         _check_threads("workers", self.workers)
         _check_address("bind", self.bind)

@@ -54,6 +54,13 @@ def test_memory() -> None:
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
 
 
+def test_partition() -> None:
+    result = run("benchmarks/partition.py", "--runs", "1")
+    assert 19 < result["model_mb"] < 21
+    assert 0 < result["partition_20mb_s"] < result["check_20mb_s"]
+    assert result["external_3gb_mb"] < 300
+
+
 def test_sessions() -> None:
     result = run("-m", "benchmarks.sessions", "--start", "1", "--max", "1", "--seconds", "0.3")
     assert result["sessions"] in {0, 1}
@@ -105,6 +112,14 @@ def test_transport() -> None:
             assert narrow["queue_ms"]["standing"] <= narrow["queue_ms"]["p50"] <= narrow["queue_ms"]["p95"]
             assert 0 < narrow["kbps_alone"] < 1_000
             assert 0 < narrow["kbps_shared"] + narrow["kbps_rival"] < 1_000
+
+
+def test_split_engine() -> None:
+    result = run("benchmarks/split_engine.py", "--runs", "1", "--cuts", "1", "--model-runs", "1")
+    for figure in ("densenet_all_cuts_s", "graph20k_all_cuts_s", "min_cut_5k_s"):
+        assert 0 < result[figure] < 60
+    assert result["prediction"]["cuts"] == 3
+    assert set(result["prediction"]["by_model_percent"]) == {"ssdlite", "resnet", "densenet"}
 
 
 def test_f1_counts_each_detection_once() -> None:

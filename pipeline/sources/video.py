@@ -142,6 +142,7 @@ class VideoUrl(_Video):
         # User, password and query stay out of every message.
         name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         super().__init__(url, name, fps, _NETWORK_OPTIONS)
+        self.live = True  # as far as one knows before it has answered
 
 
 def _upright(image: Image, rotation: int) -> Image:

@@ -20,13 +20,14 @@ MakeZoo = Callable[..., Zoo]
 
 @pytest.fixture
 def zoo_with(tmp_path: Path) -> MakeZoo:
-    """A function that makes a zoo with one more model, made from the bundled card; the model's file is not there."""
+    """A function that makes a zoo with one more model, made from the bundled card; the model's file is none."""
 
     def make(name: str = "another", *, calibrated: bool = False, **changes: Any) -> Zoo:
         card = Zoo().get()
         value = {**card.to_json(), "name": name, "digest": bytes_digest(name.encode()), **changes}
         folder = tmp_path / name
         folder.mkdir()
+        (folder / card.file).write_bytes(name.encode())
         if calibrated:
             for cut in card.partitions:
                 path = card.calibration_path(cut)

@@ -123,6 +123,7 @@ def test_limits_are_allowed(setting: dict[str, Any]) -> None:
         ({"time_limit": 3601}, "time-limit"),
         ({"time_limit": NAN}, "time-limit"),
         ({"connect_rate": 0}, "connect-rate"),
+        ({"allow_origins": ("app.example",)}, "origin"),
         ({"connect_rate": 1e7}, "connect-rate"),
         ({"connect_rate": NAN}, "connect-rate"),
         ({"bind": "::"}, "bind"),
