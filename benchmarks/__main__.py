@@ -21,6 +21,7 @@ NAMES = (
     "sessions",
     "memory",
     "link",
+    "transport",
     "partition",
     "task_layer",
     "split_engine",

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.common import Figure, medians, pick
 from benchmarks.link import Limits, Played, f1, step_of
+from benchmarks.transport import LOSSY
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -75,7 +76,7 @@ def test_startup() -> None:
     assert all(seconds > 0 for seconds in result["breakdown_s"].values())
 
 
-@pytest.mark.parametrize("parts", ["clip,payload", pytest.param("clip,payload,step", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("parts", ["clip,payload,cpu", pytest.param("clip,payload,step", marks=pytest.mark.soak)])
 def test_link(parts: str) -> None:
     flags = ("--rtt", "20", "--rate", "0", "--runs", "1", "--seconds", "0.6", "--parts", parts)
     result = run("benchmarks/link.py", *flags)
@@ -91,6 +92,26 @@ def test_link(parts: str) -> None:
             assert figures["rate_step"]["highest_age_ms"] > 0
         else:
             assert figures["rate_step"] is None
+        if "cpu" in parts:
+            assert figures["transport_cpu_ms"]["ue"] > 0
+            assert figures["transport_cpu_ms"]["edge"] > 0
+        else:
+            assert figures["transport_cpu_ms"] is None
+
+
+def test_transport() -> None:
+    result = run("benchmarks/transport.py", "--seconds", "4", "--seeds", "1")
+    for kind in ("ours", "plain"):
+        for case in LOSSY:
+            figures = result[kind][case]
+            assert 0 <= figures["whole"][0] <= figures["in_time"][1] <= 1
+        for step in result[kind]["step"].values():
+            assert 0 <= step["fresh_again_s"] <= 4
+            assert step["highest_age_ms"] > 0
+        for narrow in result[kind]["narrow"].values():
+            assert narrow["queue_ms"]["standing"] <= narrow["queue_ms"]["p50"] <= narrow["queue_ms"]["p95"]
+            assert 0 < narrow["kbps_alone"] < 1_000
+            assert 0 < narrow["kbps_shared"] + narrow["kbps_rival"] < 1_000
 
 
 def test_split_engine() -> None:
