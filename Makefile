@@ -12,7 +12,8 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	models/calibration.py models/detection/*.py models/codecs/*.py \
 	models/graph/index.py models/graph/fixed_shapes.py models/graph/cuts.py models/graph/datapath.py \
 	models/graph/enumeration.py models/graph/flow.py models/graph/mincut.py models/graph/memory.py \
-	models/graph/macs.py models/graph/prediction.py models/graph/surroundings.py models/graph/folding.py models/graph/candidates.py models/graph/planning.py \
+	models/graph/macs.py models/graph/prediction.py models/graph/surroundings.py models/graph/folding.py \
+	models/graph/candidates.py models/graph/planning.py \
 	signaling/addresses.py signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py \
 	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \
 	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
