@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.codecs.klt_tables import KltTables
 from models.codecs.quantise import steps
 from models.identity import bytes_digest, partition_id
 from models.tensor import MAX_RANK, TensorSpec
@@ -53,6 +54,8 @@ class TensorCalibration:
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     mean: NDArray[np.float32]
+    klt: KltTables | None = None
+    """What the profiles klt and klt-light need; None where the file was made without."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used to quantise, with CodecError."""
@@ -142,10 +145,13 @@ def _read_tensor(item: object) -> TensorCalibration:
             "high": list(high),
             "mean": list(mean),
             **others,
-        } if not others:
-            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)))
+        } if others.keys() <= {"klt"}:
+            klt = KltTables.from_json(others["klt"], len(low)) if others else None
+            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)), klt)
         case _:
-            raise ValueError("a tensor has a name, an axis and lists low, high and mean, and nothing else")
+            raise ValueError(
+                "a tensor has a name, an axis and lists low, high and mean, perhaps klt tables, and nothing else"
+            )
 
 
 def _float32(name: str, numbers: Sequence[Any]) -> NDArray[np.float32]:
@@ -185,6 +191,7 @@ def calibration_bytes(model: str, partition: str, tensors: Sequence[TensorCalibr
         "partition": partition,
         "tensors": [
             {"name": t.name, "axis": t.axis, "low": decimals(t.low), "high": decimals(t.high), "mean": decimals(t.mean)}
+            | ({} if t.klt is None else {"klt": t.klt.to_json()})
             for t in sorted(tensors, key=lambda tensor: tensor.name.encode())
         ],
         "made_from": made_from,
