@@ -15,14 +15,13 @@ from models.codecs.klt_choice import Chooser, Chosen
 from models.codecs.klt_plane import Plane, step_of
 from models.codecs.klt_slices import HEADER_MAX, Coefficients, SliceCoder
 from models.codecs.klt_state import Content, State
+from models.codecs.mirror import KEPT_STATES, Mirror
 from models.codecs.slices import MAX_SLICES, MAX_TENSORS, MIN_PAYLOAD
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CodecError, TensorError
 
-__all__ = ["KEPT_STATES", "KltDecoder", "KltEncoder"]
+__all__ = ["KltDecoder", "KltEncoder"]
 
-KEPT_STATES = 16
-"""Frames whose states a decoder keeps: those that it took in last."""
 _CODES = 256
 _OCTAVE = 16
 """Codes of steps to an octave."""
@@ -83,7 +82,9 @@ class KltEncoder(Encoder):
         self._choosers = [Chooser(plane, _WEIGHT, (1,) if light else (0, 1)) for plane in self._planes]
         self._coder = SliceCoder(self._planes)
         self._code = code_of(step)
+        # A predicted frame's units have one more field, the reference; its size is for the caller to know.
         self._max_payload = max_payload
+        self._mirror = Mirror()
 
     def encode(self, frame_id: int, tensors: Sequence[NDArray[Any]]) -> EncodedFrame:
         """See Encoder.encode()."""
@@ -93,8 +94,14 @@ class KltEncoder(Encoder):
             if tensor.shape != spec.shape or tensor.dtype != np.dtype(spec.dtype):
                 raise TensorError(f"expected {spec}, {tensor.dtype}{list(tensor.shape)} came")
         values = [plane.elements(tensor) for plane, tensor in zip(self._planes, tensors, strict=True)]
-        slices, _ = self._code_frame(frame_id, values, None)
-        return EncodedFrame(slices)
+        reference, state = self._mirror.best(frame_id) or (None, None)
+        slices, content = self._code_frame(frame_id, values, state)
+        self._mirror.sent(frame_id, content, reference)
+        return EncodedFrame(slices, reference is None, reference)
+
+    def acknowledged(self, frame_id: int, received: Sequence[bool]) -> None:
+        """See Encoder.acknowledged()."""
+        self._mirror.acknowledged(frame_id, received)
 
     def _code_frame(
         self, frame_id: int, values: Sequence[NDArray[np.float32]], reference: State | None
