@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -54,7 +54,7 @@ class TensorCalibration:
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     mean: NDArray[np.float32]
-    klt: KltTables | None = None
+    klt: KltTables | None = field(default=None, kw_only=True)
     """What the profiles klt and klt-light need; None where the file was made without."""
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ def _read_tensor(item: object) -> TensorCalibration:
             **others,
         } if others.keys() <= {"klt"}:
             klt = KltTables.from_json(others["klt"], len(low)) if others else None
-            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)), klt)
+            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)), klt=klt)
         case _:
             raise ValueError(
                 "a tensor has a name, an axis and lists low, high and mean, perhaps klt tables, and nothing else"

@@ -142,7 +142,8 @@ def _moments(samples: Floats) -> NDArray[np.float64]:
 
 
 def _level(spread: NDArray[Any]) -> NDArray[np.int8]:
-    return np.clip(np.rint(LEVEL_STEPS * np.log2(np.maximum(spread, 1e-6))), -60, 60).astype(np.int8)
+    levels = np.rint(LEVEL_STEPS * np.log2(np.maximum(spread, 1e-6)))
+    return np.asarray(np.clip(levels, -60, 60), np.int8)
 
 
 def _start_weights() -> NDArray[np.uint16]:
@@ -168,7 +169,7 @@ def _weights_of(shares: NDArray[Any]) -> NDArray[np.uint16]:
 def _shares(counts: NDArray[Any]) -> NDArray[np.uint16]:
     weights = np.maximum(np.floor(counts / counts.sum() * (TOTAL - len(counts))), 1)
     weights[weights.argmax()] += TOTAL - weights.sum()
-    return weights.astype(np.uint16)
+    return np.asarray(weights, np.uint16)
 
 
 def _count(plane: Plane, values: Floats, pairs: Sequence[tuple[Floats, Floats]]) -> KltTables:

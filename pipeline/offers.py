@@ -100,9 +100,7 @@ def _calibration_of(card: ModelCard, cut: PartitionCard) -> Calibration | None:
         return None
     calibration = Calibration.load(path)
     if calibration.partition != card.partition_id(cut):
-        raise ModelFileError(
-            f"{path} was made for another model or cut: make it again with `splitrtc calibrate`"
-        )
+        raise ModelFileError(f"{path} was made for another model or cut: make it again with `splitrtc calibrate`")
     return calibration
 
 

@@ -156,6 +156,8 @@ class KltEncoder(Encoder):
 class KltDecoder(Decoder):
     """Decodes klt and klt-light."""
 
+    needs_every_frame = True
+
     def __init__(self, tensors: Sequence[TensorSpec], calibration: Calibration | None) -> None:
         """Prepare for frames of ``tensors``; arguments and errors are those of KltEncoder."""
         self._planes = planes_of(tensors, calibration)

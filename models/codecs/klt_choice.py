@@ -82,9 +82,7 @@ class Chooser:
         more = (sizes - sizes[..., :1])[:, rows].astype(np.float32)
         return _Prices(classes, zeros, more)
 
-    def _with(
-        self, number: int, values: NDArray[np.float32], reference: NDArray[np.int16] | None, step: int
-    ) -> Chosen:
+    def _with(self, number: int, values: NDArray[np.float32], reference: NDArray[np.int16] | None, step: int) -> Chosen:
         transform = self._plane.tables.transforms[number]
         prices = self._prices(number, step)
         per_step = np.float32(64 / step_of(step))
@@ -97,7 +95,7 @@ class Chooser:
         best = costs.argmin(0)
         cost = costs.min(0)
         mode, scale = np.divmod(best, len(SCALES))
-        kinds = kind_of(mode, scale, intra).astype(np.int32)
+        kinds: NDArray[np.int32] = np.asarray(kind_of(mode, scale, intra), np.int32)
         if not intra:
             skipped = self._sums((modes[1] ** 2).sum(-1)) + self._weight * self._kind_bits[1][SKIPPED]
             skip = skipped <= cost

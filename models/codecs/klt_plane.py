@@ -107,7 +107,8 @@ class Plane:
         """Return the elements of a tensor in the order of a state, float32 (positions, channels)."""
         with np.errstate(over="ignore"):  # a float64 beyond float32 is infinity, which is clamped
             values = tensor.astype(np.float32, copy=False).reshape(self._view)
-        return np.moveaxis(values, 1, -1).reshape(-1, self.channels)[self._raster]
+        ordered: NDArray[np.float32] = np.moveaxis(values, 1, -1).reshape(-1, self.channels)[self._raster]
+        return ordered
 
     def analyse(self, values: NDArray[np.float32], transform: KltTransform) -> NDArray[np.float32]:
         """Return the coefficients at step 1, float32 (positions, components), of values in the state's unit."""
@@ -132,7 +133,7 @@ class Plane:
         """
         half = 2.0 ** (transform.shift - 1)
         parts = np.zeros(symbols.shape)
-        used = symbols.any(1)
+        used = np.asarray(symbols.any(1))
         for f, members in enumerate(self._members[transform.edge]):
             rows = members[used[members]]
             if rows.size:
@@ -150,7 +151,8 @@ class Plane:
         grid = values[self._back].reshape(self.height, self.width * self.channels)
         grid = (rows.astype(values.dtype) @ grid).reshape(self.height, self.width, self.channels)
         grid = columns.astype(values.dtype) @ grid
-        return grid.reshape(-1, self.channels)[self._raster]
+        result: NDArray[Any] = grid.reshape(-1, self.channels)[self._raster]
+        return result
 
     def tensor(self, state: NDArray[np.int16]) -> NDArray[Any]:
         """Return a state as a tensor, read-only."""
@@ -170,5 +172,3 @@ def _dct(length: int) -> NDArray[np.float64]:
         stop = min(start + BLOCK, length)
         matrix[start:stop, start:stop] = DCT[stop - start]
     return matrix
-
-

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs.klt_plane import Plane, step_of
-from models.codecs.klt_tables import CLASSES, ESCAPE, GAINS, LEVEL_STEPS, SCALES, KltTables, KltTransform
+from models.codecs.klt_tables import CLASSES, ESCAPE, LEVEL_STEPS, SCALES, KltTransform
 from splitrtc_errors import CodecError
+
+T = TypeVar("T", int, NDArray[np.intp])
 
 __all__ = ["HEADER_MAX", "SKIPPED", "Coefficients", "Header", "SliceCoder", "classes_of", "kind_of", "mode_of"]
 
@@ -33,7 +35,7 @@ _MIDDLE = 18
 _PRECISION = 24
 
 
-def kind_of(mode: int, scale: int, intra: bool) -> int:
+def kind_of(mode: T, scale: T, intra: bool) -> T:
     """Number a block's kind: mode 0 is intra, 1 + n predicted with gain n; ``scale`` counts SCALES."""
     return scale if intra else 1 + mode * len(SCALES) + scale
 
@@ -49,7 +51,7 @@ def mode_of(kinds: NDArray[np.int32], intra: bool) -> tuple[NDArray[np.int32], N
 def classes_of(transform: KltTransform, step: int) -> NDArray[np.int32]:
     """Return the class of each coefficient at a step in 1/64, not scaled or clamped: (2, frequencies, components)."""
     octaves = (step**LEVEL_STEPS).bit_length() - 1 - 6 * LEVEL_STEPS
-    return transform.levels.astype(np.int32) + (_MIDDLE - octaves)
+    return np.asarray(transform.levels, np.int32) + np.int32(_MIDDLE - octaves)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +100,7 @@ class SliceCoder:
         start = 0
         for table in np.flatnonzero(counts):
             stop = start + counts[table]
-            coder.encode(symbols[start:stop], _weights(transform, table))
+            coder.encode(symbols[start:stop], _weights(transform, int(table)))
             start = stop
         excess = np.abs(values[np.abs(values) >= ESCAPE]) - (ESCAPE - 1)
         if excess.size:
@@ -106,8 +108,10 @@ class SliceCoder:
             coder.encode(digits, constriction.stream.model.Uniform(32))
             some = digits > 0
             if some.any():
-                coder.encode((excess - (1 << digits))[some], constriction.stream.model.Uniform(), (1 << digits[some]).astype(np.int32))
-        return header + coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+                sizes = (1 << digits[some]).astype(np.int32)
+                coder.encode(excess[some] - sizes, constriction.stream.model.Uniform(), sizes)
+        words: NDArray[np.uint32] = coder.get_compressed()
+        return header + words.astype(">u4").tobytes().rstrip(b"\0")
 
     def read_header(self, payload: bytes | memoryview) -> Header:
         """Read what a slice of unknown origin is about. CodecError when that is malformed."""
@@ -137,7 +141,7 @@ class SliceCoder:
             start = 0
             for table in np.flatnonzero(counts):
                 stop = start + counts[table]
-                values[start:stop] = coder.decode(_weights(transform, table), int(counts[table]))
+                values[start:stop] = coder.decode(_weights(transform, int(table)), int(counts[table]))
                 start = stop
             values -= ESCAPE
             escaped = np.flatnonzero(np.abs(values) == ESCAPE)
@@ -178,7 +182,7 @@ def _read_escapes(coder: Any, count: int) -> NDArray[np.int32]:
     digits = coder.decode(constriction.stream.model.Uniform(32), count)
     if digits.max() > _ESCAPE_BITS:
         raise CodecError(f"a coefficient with {digits.max()} digits beyond {ESCAPE}, more than {_ESCAPE_BITS}")
-    sizes = (1 << digits).astype(np.int32)
+    sizes: NDArray[np.int32] = (1 << digits).astype(np.int32)
     some = digits > 0
     excess = sizes.copy()
     if some.any():
@@ -188,7 +192,7 @@ def _read_escapes(coder: Any, count: int) -> NDArray[np.int32]:
 
 def _weights(transform: KltTransform, table: int) -> Any:
     """The model of a coefficient: symbols -ESCAPE to ESCAPE, counted from 0."""
-    use, number = divmod(int(table), CLASSES)
+    use, number = divmod(table, CLASSES)
     weights = transform.weights[use, number]
     return _model(np.concatenate((weights[:0:-1], weights)).tobytes())
 

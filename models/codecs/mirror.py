@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["KEPT_STATES", "Mirror", "Replayable"]
 
@@ -36,6 +36,24 @@ class Replayable(Protocol):
         """The receiver's state after it, see `models.codecs.klt_state.Content.onto`."""
 
 
+class _Inputs(NamedTuple):
+    """What a state follows from, the frame apart."""
+
+    received: tuple[bool, ...] | None
+    base: Any
+    latest: Any
+
+    def same(self, other: _Inputs | None) -> bool:
+        """Whether the same state follows. States are compared by identity: they are never written to."""
+        if other is None or self.base is not other.base or self.latest is not other.latest:
+            return False
+        return (_complete(self.received) and _complete(other.received)) or self.received == other.received
+
+
+def _complete(received: tuple[bool, ...] | None) -> bool:
+    return received is None or all(received)
+
+
 @dataclass(slots=True)
 class _Sent:
     """One frame; what follows from what is known by now is worked out by `Mirror._replay`."""
@@ -50,8 +68,10 @@ class _Sent:
     """After it; None when it cannot be told."""
     sure: bool = False
     """Whether all that the state follows from is known, not assumed."""
-    inputs: tuple[Any, ...] = field(default=(), repr=False)
-    """What the state was made of."""
+    inputs: _Inputs | None = None
+    """What was replayed last,"""
+    replayed: Any = None
+    """and the state that came of it."""
 
 
 class Mirror:
@@ -119,7 +139,7 @@ class Mirror:
         if not frame.taken:
             frame.sure = frame.taken is False
             return
-        whole = frame.received is None or all(frame.received)
+        whole = _complete(frame.received)
         sources = []
         if frame.reference is not None:
             sources.append(self._newest(frame.reference, frame_id))
@@ -130,10 +150,10 @@ class Mirror:
         states = [state for _, _, state in sources]
         base = states[0] if frame.reference is not None else None
         latest = states[-1] if not whole else None
-        inputs = (frame.received or (True,) * frame.content.slices, base, latest)
-        if not frame.inputs or frame.inputs[0] != inputs[0] or any(a is not b for a, b in zip(frame.inputs[1:3], inputs[1:], strict=True)):
-            frame.inputs = (*inputs, frame.content.onto(base, latest, frame.received))
-        frame.state = frame.inputs[3]
+        inputs = _Inputs(frame.received, base, latest)
+        if not inputs.same(frame.inputs):
+            frame.inputs, frame.replayed = inputs, frame.content.onto(base, latest, frame.received)
+        frame.state = frame.replayed
         frame.sure = frame.received is not None and all(sure for _, sure, _ in sources)
 
     def _newest(self, limit: int, frame_id: int) -> tuple[bool, bool, Any]:
