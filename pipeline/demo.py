@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from models import parse_profile
 from models.partition import CACHE_VARIABLE as CACHE
 from pipeline.plot import plot_latency, read_lines, require_matplotlib
 from rtc import parse_link
@@ -94,26 +95,33 @@ def _tidy_on(*signals: signal.Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_demo(source: str, seconds: float | None, out: Path, link: str | None = None) -> dict[str, Any]:
+def run_demo(
+    source: str, seconds: float | None, out: Path, link: str | None = None, profile: str | None = None
+) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    ``link`` puts an emulated link between them, as for `UeSettings`. Returns the summary, which is also demo.json.
+    ``link`` puts an emulated link between them, and ``profile`` codes what crosses it, as for `UeSettings`. Returns the summary, which is also demo.json.
     Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be called in the main thread, because it
     handles signals.
     """
     if link is not None:
         parse_link(link)
+    if profile is not None:
+        parse_profile(profile)
     require_matplotlib()  # rather now than after the run
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SinkError(f"cannot make the folder {out}: {error.strerror}") from error
     lines = out / "demo.jsonl"
-    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process() as url:
+    accept = [] if profile is None else ["--accept", profile]
+    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process(*accept) as url:
         command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--source", source, "--json"]
         command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
         if seconds is not None:
             command += ["--seconds", str(seconds)]
+        if profile is not None:
+            command += ["--profile", profile]
         if link is not None:
             command += ["--link", link]
         summary: dict[str, Any] = json.loads(_run_ue(command))

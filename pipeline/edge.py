@@ -78,9 +78,8 @@ class Edge:
         self._host = host
         self._ssl, self.fingerprint = server_context(self.settings, host)
         zoo = Zoo(self.settings.models)
-        self._points = [point for point in points(zoo) if self._rank(point.profile) is not None]
-        if not self._points:
-            raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
+        # Those that are named need not be in a card: a step of its own, for instance.
+        self._points = [point for profile in self.settings.accept or (None,) for point in points(zoo, profile=profile)]
         self._acceptables = acceptables(self._points)
         self._pool = TailPool(
             PartitionStore(),

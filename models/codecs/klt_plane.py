@@ -98,10 +98,10 @@ class Plane:
         """Return the elements in the state's unit and order, clamped to its range. CodecError for NaN."""
         with np.errstate(over="ignore"):
             values = np.ldexp(self.ordered(tensor), self.tables.unit_bits)
-        values = np.clip(values - self.tables.mean.astype(np.float32), -STATE_MAX, STATE_MAX)
+        values -= self.tables.mean
         if np.isnan(values).any():
             raise CodecError(f"tensor {self._spec.name}: NaN cannot be coded")
-        return values
+        return np.clip(values, -STATE_MAX, STATE_MAX, out=values)
 
     def ordered(self, tensor: NDArray[Any]) -> NDArray[np.float32]:
         """Return the elements of a tensor in the order of a state, float32 (positions, channels)."""
@@ -148,9 +148,10 @@ class Plane:
 
     def _along_both(self, values: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
         """Multiply along rows and columns of the tensor; values are, and come back, block after block."""
-        grid = values[self._back].reshape(self.height, self.width * self.channels)
-        grid = (rows.astype(values.dtype) @ grid).reshape(self.height, self.width, self.channels)
-        grid = columns.astype(values.dtype) @ grid
+        grid = values[self._back].reshape(self.height, self.width, self.channels)
+        # Many small products rather than two large ones, which a library would spread over threads that then spin.
+        grid = rows.astype(values.dtype) @ grid.transpose(1, 0, 2)
+        grid = columns.astype(values.dtype) @ grid.transpose(1, 0, 2)
         result: NDArray[Any] = grid.reshape(-1, self.channels)[self._raster]
         return result
 

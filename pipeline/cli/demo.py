@@ -16,6 +16,7 @@ Examples:
   splitrtc demo                       the bundled clip, ten seconds
   splitrtc demo --source 0            the first camera (ends with Ctrl+C)
   splitrtc demo --link rtt=40,loss=1%,rate=5M      over an emulated network link
+  splitrtc demo --profile klt:step=1  the fewest bytes
   splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
 """
 
@@ -31,17 +32,25 @@ Next: your camera          splitrtc demo --source 0
 @option("--source", default="clip", metavar="S", help="As for `splitrtc ue`.")
 @option("--seconds", type=SECONDS, metavar="N", help="Stop after so long (default: at the end of the source).")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out"), help="Folder for the results.")
+@option("--profile", metavar="F", help="As for `splitrtc ue` (default: the model's own).")
 @link_option
 @common_options
 def demo(
-    source: str, seconds: float | None, out: Path, link: str | None, as_json: bool, log_level: str, debug: bool
+    source: str,
+    seconds: float | None,
+    out: Path,
+    profile: str | None,
+    link: str | None,
+    as_json: bool,
+    log_level: str,
+    debug: bool,
 ) -> None:
     """Start an edge and a UE here, play a clip through both, draw boxes, measure every stage."""
     set_up_logging(log_level, debug)
     from pipeline.demo import run_demo
 
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
-    summary = run_demo(source, seconds, out, link)
+    summary = run_demo(source, seconds, out, link, profile)
     if as_json:
         echo_json(summary)
         return

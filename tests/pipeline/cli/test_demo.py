@@ -33,7 +33,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 def test_it_plays_the_clip_and_says_where_to_look(splitrtc: Call, played: list[object]) -> None:
     done = splitrtc("demo")
     assert (done.exit_code, done.out) == (0, "")
-    assert played == [("clip", None, Path("out"), None)]
+    assert played == [("clip", None, Path("out"), None, None)]
     assert "out/latency.png" in done.err
     assert "m at p, q4-zstd" in done.err
 
@@ -42,8 +42,8 @@ def test_flags_and_environment_say_what_to_play(
     splitrtc: Call, played: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SPLITRTC_SECONDS", "2.5")
-    splitrtc("demo", "--source", "0", "--out", str(tmp_path))
-    assert played == [("0", 2.5, tmp_path, None)]
+    splitrtc("demo", "--source", "0", "--out", str(tmp_path), "--profile", "klt")
+    assert played == [("0", 2.5, tmp_path, None, "klt")]
 
 
 def test_json_is_all_there_is_on_stdout(splitrtc: Call, played: list[object]) -> None:
