@@ -100,9 +100,9 @@ def run_demo(
 ) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    ``link`` puts an emulated link between them, and ``profile`` codes what crosses it, as for `UeSettings`. Returns the summary, which is also demo.json.
-    Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be called in the main thread, because it
-    handles signals.
+    ``link`` puts an emulated link between them, and ``profile`` codes what crosses it, as for `UeSettings`. Returns the
+    summary, which is also demo.json. Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be called
+    in the main thread, because it handles signals.
     """
     if link is not None:
         parse_link(link)

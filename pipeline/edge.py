@@ -35,7 +35,7 @@ from signaling import (
     resume_id_of,
     without_resume_id,
 )
-from splitrtc_errors import Rejected, SinkError, UnknownModel
+from splitrtc_errors import Rejected, SinkError
 
 if TYPE_CHECKING:
     from signaling import SplitOffer
