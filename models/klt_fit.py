@@ -28,7 +28,7 @@ from models.codecs.klt_tables import (
 )
 from models.tensor import TensorSpec
 
-__all__ = ["Samples", "fit"]
+__all__ = ["STEPS", "Samples", "fit", "shares_of", "start_weights"]
 
 Floats = NDArray[np.float32]
 
@@ -94,12 +94,12 @@ def _blank(edge: int, channels: int) -> KltTransform:
     frequencies = edge * edge
     identity = np.broadcast_to(np.eye(channels, dtype=np.int8), (frequencies, channels, channels))
     ones = np.ones((frequencies, channels), np.uint16)
-    return KltTransform(edge, identity, ones, 2, np.zeros((2, frequencies, channels), np.int8), _start_weights())
+    return KltTransform(edge, identity, ones, 2, np.zeros((2, frequencies, channels), np.int8), start_weights())
 
 
 def _with(unit: int, mean: NDArray[np.int16], transforms: tuple[KltTransform, KltTransform]) -> KltTables:
     kinds = (np.ones(len(SCALES)), np.ones(1 + (1 + len(GAINS)) * len(SCALES)))
-    return KltTables(unit, mean, transforms, (_shares(kinds[0]), _shares(kinds[1])))
+    return KltTables(unit, mean, transforms, (shares_of(kinds[0]), shares_of(kinds[1])))
 
 
 def _rotations(plane: Plane, edge: int, values: Floats, slopes: Floats) -> KltTransform:
@@ -132,7 +132,7 @@ def _rotations(plane: Plane, edge: int, values: Floats, slopes: Floats) -> KltTr
     multipliers = np.clip(np.rint(largest * 2.0 ** (shift - 2) / 127), 1, MAX_MULTIPLIER)
     basis = np.clip(np.rint(columns * 2.0 ** (shift - 2) / multipliers[..., None]), -127, 127)
     both = np.stack([_level(levels)] * 2)
-    return KltTransform(edge, basis.astype(np.int8), multipliers.astype(np.uint16), shift, both, _start_weights())
+    return KltTransform(edge, basis.astype(np.int8), multipliers.astype(np.uint16), shift, both, start_weights())
 
 
 def _moments(samples: Floats) -> NDArray[np.float64]:
@@ -146,8 +146,8 @@ def _level(spread: NDArray[Any]) -> NDArray[np.int8]:
     return np.asarray(np.clip(levels, -60, 60), np.int8)
 
 
-def _start_weights() -> NDArray[np.uint16]:
-    """Laplace distributions of the classes' spreads."""
+def start_weights() -> NDArray[np.uint16]:
+    """Return the weights of Laplace distributions of the classes' spreads, see `KltTransform`."""
     size = np.arange(ESCAPE + 1)
     rows = []
     for number in range(CLASSES):
@@ -166,7 +166,8 @@ def _weights_of(shares: NDArray[Any]) -> NDArray[np.uint16]:
     return np.append(TOTAL - 2 * others.sum(), others).astype(np.uint16)
 
 
-def _shares(counts: NDArray[Any]) -> NDArray[np.uint16]:
+def shares_of(counts: NDArray[Any]) -> NDArray[np.uint16]:
+    """Return weights that add up to TOTAL, each at least 1, from counts."""
     weights = np.maximum(np.floor(counts / counts.sum() * (TOTAL - len(counts))), 1)
     weights[weights.argmax()] += TOTAL - weights.sum()
     return np.asarray(weights, np.uint16)
@@ -206,7 +207,7 @@ def _count(plane: Plane, values: Floats, pairs: Sequence[tuple[Floats, Floats]])
             KltTransform(transform.edge, transform.basis, transform.multipliers, transform.shift, levels, weights)
         )
     tables = plane.tables
-    return KltTables(tables.unit_bits, tables.mean, (made[0], made[1]), (_shares(kinds[0]), _shares(kinds[1])))
+    return KltTables(tables.unit_bits, tables.mean, (made[0], made[1]), (shares_of(kinds[0]), shares_of(kinds[1])))
 
 
 def _add(

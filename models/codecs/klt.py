@@ -80,6 +80,8 @@ class KltEncoder(Encoder):
         self._tensors = tuple(tensors)
         self._planes = planes_of(tensors, calibration)
         self._choosers = [Chooser(plane, _WEIGHT, (1,) if light else (0, 1)) for plane in self._planes]
+        for plane in self._planes:
+            plane.tables.check_invertible()
         self._coder = SliceCoder(self._planes)
         self._code = code_of(step)
         # A predicted frame's units have one more field, the reference; its size is for the caller to know.
@@ -123,34 +125,29 @@ class KltEncoder(Encoder):
         plane = self._planes[number]
         room = 8 * (self._max_payload - HEADER_MAX - _SEAL)
         choices: dict[int, Chosen] = {}
-        first = 0
+        first, code = 0, self._code
         while first < plane.blocks:
-            count, code = plane.blocks - first, self._code
-            while True:
-                if code not in choices:
-                    choices[code] = self._choosers[number].choose(values, reference, code)
-                chosen = choices[code]
-                bits = np.cumsum(chosen.bits[first : first + count])
-                count = max(1, int(np.searchsorted(bits, room, "right")))
-                piece = Coefficients(
-                    number,
-                    chosen.transform,
-                    code,
-                    first,
-                    chosen.kinds[first : first + count],
-                    chosen.symbols[plane.rows(first, count)],
-                )
-                data = self._coder.write(piece, reference is None)
-                if len(data) <= self._max_payload:
-                    break
-                if count > 1:
-                    count -= 1
-                elif code + _OCTAVE < _CODES:
-                    code += _OCTAVE  # one block that is too much for a slice: it gets a wider step of its own
-                else:
-                    raise CodecError(f"a block does not fit in a slice of {self._max_payload} bytes at any step")
+            if code not in choices:
+                choices[code] = self._choosers[number].choose(values, reference, code)
+            chosen = choices[code]
+            fitting = int(np.searchsorted(np.cumsum(chosen.bits[first:]), room, "right"))
+            if not fitting and code + _OCTAVE < _CODES:
+                code += _OCTAVE  # one block that is too much for a slice: it gets a wider step of its own
+                continue
+            count = 1 if code != self._code else max(1, fitting)
+            piece = Coefficients(
+                number,
+                chosen.transform,
+                code,
+                first,
+                chosen.kinds[first : first + count],
+                chosen.symbols[plane.rows(first, count)],
+            )
+            data = self._coder.write(piece, reference is None)
+            if len(data) > self._max_payload:
+                raise CodecError(f"a block does not fit in a slice of {self._max_payload} bytes at any step")
             yield data, piece
-            first += count
+            first, code = first + count, self._code
 
 
 class KltDecoder(Decoder):

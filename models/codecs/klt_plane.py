@@ -69,7 +69,6 @@ class Plane:
         self._members = {
             edge: [np.flatnonzero(which == f) for f in range(edge * edge)] for edge, which in self.frequency.items()
         }
-        self._dct_rows, self._dct_columns = _dct(self.height), _dct(self.width)
         low, high = (np.ldexp(np.float64(tables.mean + sign * STATE_MAX), -tables.unit_bits) for sign in (-1, 1))
         limit = float(np.finfo(spec.dtype).max)
         if max(np.abs(low).max(), np.abs(high).max()) > limit:
@@ -113,7 +112,7 @@ class Plane:
     def analyse(self, values: NDArray[np.float32], transform: KltTransform) -> NDArray[np.float32]:
         """Return the coefficients at step 1, float32 (positions, components), of values in the state's unit."""
         if transform.edge == BLOCK:
-            values = self._along_both(values, self._dct_rows / np.float32(1024), self._dct_columns / np.float32(1024))
+            values = self._along_both(values, forward=True) * np.float32(2.0**-20)
         coefficients = np.empty_like(values)
         for members, forward in zip(self._members[transform.edge], transform.forward, strict=True):
             coefficients[members] = values[members] @ forward
@@ -142,17 +141,16 @@ class Plane:
                 parts[rows] = np.floor((sums + half) / (2 * half))
         np.clip(parts, -MAX_COEFFICIENT, MAX_COEFFICIENT, out=parts)
         if transform.edge == BLOCK:
-            parts = self._along_both(parts, self._dct_rows.T, self._dct_columns.T)
+            parts = self._along_both(parts, forward=False)
             return np.floor((parts + 2.0**23) / 2.0**24).astype(np.int32)
         return np.floor((parts + 8) / 16).astype(np.int32)
 
-    def _along_both(self, values: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
-        """Multiply along rows and columns of the tensor; values are, and come back, block after block."""
-        grid = values[self._back].reshape(self.height, self.width, self.channels)
-        # Many small products rather than two large ones, which a library would spread over threads that then spin.
-        grid = rows.astype(values.dtype) @ grid.transpose(1, 0, 2)
-        grid = columns.astype(values.dtype) @ grid.transpose(1, 0, 2)
-        result: NDArray[Any] = grid.reshape(-1, self.channels)[self._raster]
+    def _along_both(self, values: NDArray[Any], forward: bool) -> NDArray[Any]:
+        """The DCT, or its transpose, along rows and columns; values are, and come back, block after block."""
+        rows = _along(values[self._back].reshape(self.height, -1), forward)
+        turned = rows.reshape(self.height, self.width, -1).transpose(1, 0, 2).reshape(self.width, -1)
+        both = _along(turned, forward).reshape(self.width, self.height, -1).transpose(1, 0, 2)
+        result: NDArray[Any] = both.reshape(-1, self.channels)[self._raster]
         return result
 
     def tensor(self, state: NDArray[np.int16]) -> NDArray[Any]:
@@ -166,10 +164,14 @@ class Plane:
         return tensor
 
 
-def _dct(length: int) -> NDArray[np.float64]:
-    """The DCT of all blocks along a dimension as one matrix, (frequency, position)."""
-    matrix = np.zeros((length, length))
-    for start in range(0, length, BLOCK):
-        stop = min(start + BLOCK, length)
-        matrix[start:stop, start:stop] = DCT[stop - start]
-    return matrix
+def _along(values: NDArray[Any], forward: bool) -> NDArray[Any]:
+    """The DCT, times 1024, of all blocks along the first dimension, or with ``forward`` off its transpose."""
+    result = np.empty_like(values)
+    whole = len(values) // BLOCK * BLOCK
+    for part, edge in ((slice(0, whole), BLOCK), (slice(whole, None), len(values) - whole)):
+        if edge and values[part].size:
+            matrix = np.array(DCT[edge], values.dtype)
+            # Many small products rather than a large one, which a library would spread over threads that then spin.
+            blocks = values[part].reshape(-1, edge, values.shape[1])
+            result[part] = ((matrix if forward else matrix.T) @ blocks).reshape(-1, values.shape[1])
+    return result

@@ -41,6 +41,8 @@ GAINS = (256, 154)
 """What a predicted block takes of its reference, in 1/256: all of it, or six tenths where it is a poor guide."""
 MAX_MULTIPLIER = 2**14 - 1
 MAX_SHIFT = 24
+MAX_CHANNELS = 1024
+"""With all other limits it keeps sums below 2^53."""
 MAX_UNIT_BITS = 30
 TOTAL = 2**16
 """Sum of the weights of a probability table."""
@@ -67,8 +69,10 @@ class KltTransform:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used, with CodecError."""
-        if self.edge not in (1, BLOCK) or not 0 <= self.shift <= MAX_SHIFT:
+        if self.edge not in (1, BLOCK) or not 1 <= self.shift <= MAX_SHIFT:
             raise CodecError(f"a transform of edge {self.edge}, shift {self.shift}")
+        if self.basis.shape[-1] > MAX_CHANNELS:
+            raise CodecError(f"{self.basis.shape[-1]} channels, more than {MAX_CHANNELS}")
         if not 1 <= int(self.multipliers.min()) <= int(self.multipliers.max()) <= MAX_MULTIPLIER:
             raise CodecError(f"a transform's multipliers are 1 to {MAX_MULTIPLIER}")
         sums = 2 * self.weights.sum(-1, dtype=np.int64) - self.weights[..., 0]
@@ -113,6 +117,11 @@ class KltTables:
         for weights in self.kinds:
             if weights.min() < 1 or int(weights.sum(dtype=np.int64)) != TOTAL:
                 raise CodecError(f"the weights of the kinds are at least 1, their sum {TOTAL}")
+
+    def check_invertible(self) -> None:
+        """CodecError when the transforms are of no use to an encoder."""
+        for transform in self.transforms:
+            _ = transform.forward
 
     def to_json(self) -> dict[str, Any]:
         """The tables as a member of a calibration file."""
