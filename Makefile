@@ -10,7 +10,7 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
 	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
 	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py \
-	signaling/limits.py signaling/resume.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py \
+	signaling/limits.py signaling/resume.py pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py \
 	pipeline/offers.py pipeline/limits.py pipeline/reconnect.py
 
 empty :=
@@ -18,10 +18,10 @@ comma := ,
 space := $(empty) $(empty)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench soak fuzz lock clip clean
+.PHONY: help setup demo test lint format bench soak fuzz calibrate-test lock clip clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## prepare .venv (nothing to do when it is ready)
 	@PYTHON='$(PYTHON)' .ci/setup.sh
@@ -51,6 +51,10 @@ soak: setup ## the tests that take longer than the suite's five minutes
 fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the property tests (FUZZ_EXAMPLES=20000)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' $(BIN)/python -m pytest -m 'fuzz or hypothesis'
+
+calibrate-test: setup ## the tests of `splitrtc calibrate` that need torch (installs its CPU build into .venv)
+	@$(BIN)/python -m pip install --quiet 'torch>=2.4' --extra-index-url https://download.pytorch.org/whl/cpu
+	@$(BIN)/python -m pytest -m torch
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)
 	@.ci/lock.sh

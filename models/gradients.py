@@ -31,6 +31,8 @@ def require_torch() -> Any:
             "sensitivities need torch, once, while the tables are made: pip install 'splitrtc[calibrate]' "
             "(the CPU build suffices: add --index-url https://download.pytorch.org/whl/cpu)"
         ) from error
+    # Threads that wait for each other cost more than they bring, where others use the machine too.
+    torch.set_num_threads(1)
     return torch
 
 
