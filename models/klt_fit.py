@@ -38,7 +38,6 @@ _ROUNDS = 3
 """How often symbols are counted with the tables of the round before."""
 _FLOOR = 0.005
 """Sensitivity that every direction has at least, over the mean of all: a tail is never blind, gradients are samples."""
-_WEIGHT = 0.1
 
 
 class Samples:
@@ -178,7 +177,7 @@ def _count(plane: Plane, values: Floats, pairs: Sequence[tuple[Floats, Floats]])
     made = []
     kinds = [np.ones(len(weights)) for weights in plane.tables.kinds]
     for number, transform in enumerate(plane.tables.transforms):
-        chooser = Chooser(plane, _WEIGHT, (number,))
+        chooser = Chooser(plane, (number,))
         counts = np.zeros((2, CLASSES, ESCAPE + 1))
         power = np.zeros((transform.frequencies, plane.channels))
         frequency = plane.frequency[transform.edge]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration
 from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder
-from models.codecs.klt_choice import Chooser, Chosen
+from models.codecs.klt_choice import CALM, MOVING, Chooser, Chosen
 from models.codecs.klt_plane import Plane, step_of
 from models.codecs.klt_slices import HEADER_MAX, Coefficients, SliceCoder
 from models.codecs.klt_state import Content, State
@@ -27,8 +27,13 @@ _OCTAVE = 16
 """Codes of steps to an octave."""
 _SEAL = 8
 """Bytes that the range coder may need besides the bits that symbols cost."""
-_WEIGHT = 0.1
-"""What a bit is worth, in squared steps of error."""
+_CALM_SHARE = 0.3
+"""Share of blocks skipped from which on the content counts as calm."""
+_MANY_LOST = 0.02
+"""Share of slices lost above which moving content is predicted only from frames that are known to be complete: a wrong
+reference costs more there than an older one."""
+_MEMORY = 1 / 100
+"""Weight of a frame in the share of slices lost."""
 
 
 def planes_of(tensors: Sequence[TensorSpec], calibration: Calibration | None) -> list[Plane]:
@@ -79,7 +84,7 @@ class KltEncoder(Encoder):
             raise BadArgument(f"a payload has at least {MIN_PAYLOAD} bytes, not {max_payload}")
         self._tensors = tuple(tensors)
         self._planes = planes_of(tensors, calibration)
-        self._choosers = [Chooser(plane, _WEIGHT, (1,) if light else (0, 1)) for plane in self._planes]
+        self._choosers = [Chooser(plane, (1,) if light else (0, 1)) for plane in self._planes]
         for plane in self._planes:
             plane.tables.check_invertible()
         self._coder = SliceCoder(self._planes)
@@ -87,6 +92,9 @@ class KltEncoder(Encoder):
         # A predicted frame's units have one more field, the reference; its size is for the caller to know.
         self._max_payload = max_payload
         self._mirror = Mirror()
+        self._lost = 0.0
+        """Share of slices that the receiver missed of late."""
+        self._calm = False
 
     def encode(self, frame_id: int, tensors: Sequence[NDArray[Any]]) -> EncodedFrame:
         """See Encoder.encode()."""
@@ -96,14 +104,19 @@ class KltEncoder(Encoder):
             if tensor.shape != spec.shape or tensor.dtype != np.dtype(spec.dtype):
                 raise TensorError(f"expected {spec}, {tensor.dtype}{list(tensor.shape)} came")
         values = [plane.elements(tensor) for plane, tensor in zip(self._planes, tensors, strict=True)]
-        reference, state = self._mirror.best(frame_id) or (None, None)
+        found = self._mirror.best(frame_id, certain=True) if self._lost > _MANY_LOST and not self._calm else None
+        reference, state = found or self._mirror.best(frame_id) or (None, None)
+        for chooser in self._choosers:
+            chooser.weight = np.float32(CALM if self._calm and state is not None else MOVING)
         slices, content = self._code_frame(frame_id, values, state)
         self._mirror.sent(frame_id, content, reference)
+        self._calm = content.skipped >= _CALM_SHARE
         return EncodedFrame(slices, reference is None, reference)
 
     def acknowledged(self, frame_id: int, received: Sequence[bool]) -> None:
         """See Encoder.acknowledged()."""
-        self._mirror.acknowledged(frame_id, received)
+        if self._mirror.acknowledged(frame_id, received):
+            self._lost += _MEMORY * (received.count(False) / len(received) - self._lost)
 
     def _code_frame(
         self, frame_id: int, values: Sequence[NDArray[np.float32]], reference: State | None

@@ -16,7 +16,12 @@ from models.codecs.klt_plane import Plane, step_of
 from models.codecs.klt_slices import SKIPPED, classes_of, kind_of
 from models.codecs.klt_tables import CLASSES, ESCAPE, GAINS, SCALES, TOTAL, KltTransform
 
-__all__ = ["Chooser", "Chosen"]
+__all__ = ["CALM", "MOVING", "Chooser", "Chosen"]
+
+MOVING = 0.1
+"""Weight of a bit in intra frames and where much moves."""
+CALM = 0.15
+"""Weight where little moves: what is not sent now is often not needed later either."""
 
 MAX_SYMBOL = 2**20
 """The widest coefficient, well within what escapes can write; the state clamps what such a one stands for."""
@@ -52,10 +57,11 @@ class _Prices(NamedTuple):
 class Chooser:
     """Chooses for the frames of one tensor."""
 
-    def __init__(self, plane: Plane, weight: float, transforms: tuple[int, ...]) -> None:
-        """Take the tensor, lambda: what a bit is worth in squared steps of error; and which transforms to try."""
+    def __init__(self, plane: Plane, transforms: tuple[int, ...]) -> None:
+        """Take the tensor, and the numbers of the transforms to try."""
+        self.weight = np.float32(MOVING)
+        """What a bit is worth, in squared steps of error: the Lagrange multiplier."""
         self._plane = plane
-        self._weight = np.float32(weight)
         self._transforms = transforms
         self._lengths = np.diff(plane.starts)
         self._block = np.repeat(np.arange(plane.blocks), self._lengths)
@@ -97,7 +103,7 @@ class Chooser:
         mode, scale = np.divmod(best, len(SCALES))
         kinds: NDArray[np.int32] = np.asarray(kind_of(mode, scale, intra), np.int32)
         if not intra:
-            skipped = self._sums((modes[1] ** 2).sum(-1)) + self._weight * self._kind_bits[1][SKIPPED]
+            skipped = self._sums((modes[1] ** 2).sum(-1)) + self.weight * self._kind_bits[1][SKIPPED]
             skip = skipped <= cost
             kinds[skip] = SKIPPED
             cost = np.minimum(cost, skipped)
@@ -132,7 +138,7 @@ class Chooser:
         for number, scale in enumerate(SCALES):
             price = more[place + scale * (ESCAPE + 1)] + escaped
             bits = np.bincount(block, price, self._plane.blocks) + prices.zeros[use, number]
-            costs[number] = error + self._weight * (bits + self._kind_bits[not intra][kind_of(mode, number, intra)])
+            costs[number] = error + self.weight * (bits + self._kind_bits[not intra][kind_of(mode, number, intra)])
         return costs
 
     def _quantise(
@@ -157,7 +163,7 @@ class Chooser:
         for candidate in (nearest - 1, nearest):
             place, escaped = _places(classes, candidate)
             price = more[offset + place] + escaped
-            total = (size - candidate) ** 2 + self._weight * price
+            total = (size - candidate) ** 2 + self.weight * price
             better = total < cost
             best, bits, cost = (np.where(better, *pair) for pair in ((candidate, best), (price, bits), (total, cost)))
         symbols = np.zeros(coefficients.shape, np.int32)

@@ -38,6 +38,12 @@ class Content:
         """How many slices the frame has."""
         return len(self._pieces)
 
+    @property
+    def skipped(self) -> float:
+        """Share of blocks that are skipped."""
+        kinds = [] if self._intra else [piece.kinds for piece in self._pieces if piece is not None]
+        return float(np.mean(np.concatenate(kinds) == SKIPPED)) if kinds else 0.0
+
     def _difference(self, number: int) -> NDArray[np.int32]:
         """What the coefficients of a tensor add to its state."""
         plane = self._planes[number]
