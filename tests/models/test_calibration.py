@@ -23,6 +23,7 @@ from models.runtime import load_submodel
 from models.tensor import TensorSpec
 from models.zoo import Zoo
 from splitrtc_errors import BadArgument, CodecError, ModelFileError
+from tests.models import klt_tables
 
 MODEL = "sha-256:" + "5" * 64
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -210,6 +211,21 @@ def test_ranges_are_percentiles_per_channel_over_all_frames() -> None:
     assert tensor.mean.tolist() == [5002.5, -5002.5]
 
 
+def test_klt_tables_are_part_of_a_tensor() -> None:
+    made = klt_tables.tables(1)
+    value = with_tensor(klt=made.to_json())
+    calibration = read(value)
+    tables = calibration.of("a").klt
+    assert tables is not None
+    assert tables.to_json() == made.to_json()
+    written = calibration_bytes(MODEL, calibration.partition, calibration.tensors, "numbers")
+    assert json.loads(written)["tensors"][0]["klt"] == made.to_json()
+    with pytest.raises(ModelFileError, match="klt tables have"):
+        read(with_tensor(klt={}))
+    with pytest.raises(ModelFileError, match="perhaps klt tables"):
+        read(with_tensor(more=1))
+
+
 def test_several_frames_and_tensors_are_collected_each_by_itself() -> None:
     specs = [TensorSpec("a", "float32", (1, 2)), TensorSpec("b", "float64", (2,))]
     frames = [[array(i, 10 * i)[None], np.array([-i, 7.0])] for i in range(5)]
@@ -296,7 +312,10 @@ def agreement(expected: Detections, found: Detections) -> tuple[int, int]:
     return pairs, len(expected) + len(found)
 
 
-@pytest.mark.parametrize(("profile", "size", "f1"), [("q4-zstd", 9500, 0.93), ("q8-zstd", 23000, 0.98)])
+@pytest.mark.parametrize(
+    ("profile", "size", "f1"),
+    [("q4-zstd", 9500, 0.93), ("q8-zstd", 23000, 0.98), ("klt:step=1", 6500, 0.93), ("klt-light:step=1", 8000, 0.93)],
+)
 def test_the_default_calibration_keeps_the_detections(profile: str, size: int, f1: float, shared_dir: Path) -> None:
     import cv2
 
@@ -311,13 +330,14 @@ def test_the_default_calibration_keeps_the_detections(profile: str, size: int, f
     preprocessor, detector = Preprocessor(card), Detector(card, score=0.3)
     sizes, pairs = [], []
     pictures = sorted((shared_dir / "data" / "images").glob("*.jpg"))[1::4]  # none of which it was made from
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(pictures, 1):
         image = cv2.imread(str(picture))
         assert image is not None
         prepared = [preprocessor.prepare(image)]
-        slices = encoder.encode(number, head.run(prepared)).slices
-        found = detector.decode(tail.run(decoder.decode(number, slices).tensors))
-        sizes.append(sum(map(len, slices)))
+        frame = encoder.encode(number, head.run(prepared))
+        decoded = decoder.decode(number, frame.slices, frame.intra, frame.reference)
+        found = detector.decode(tail.run(decoded.tensors))
+        sizes.append(sum(map(len, frame.slices)))
         pairs.append(agreement(detector.decode(whole.run(prepared)), found))
     assert np.mean(sizes) < size
     matched, total = np.sum(pairs, axis=0)
