@@ -13,7 +13,7 @@ from models.calibration import Calibration
 from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder
 from models.codecs.klt_choice import CALM, MOVING, Chooser, Chosen
 from models.codecs.klt_plane import Plane, step_of
-from models.codecs.klt_slices import HEADER_MAX, Coefficients, SliceCoder
+from models.codecs.klt_slices import HEADER, Coefficients, SliceCoder
 from models.codecs.klt_state import Content, State
 from models.codecs.mirror import KEPT_STATES, Mirror
 from models.codecs.slices import MAX_SLICES, MAX_TENSORS, MIN_PAYLOAD
@@ -25,8 +25,8 @@ __all__ = ["KltDecoder", "KltEncoder"]
 _CODES = 256
 _OCTAVE = 16
 """Codes of steps to an octave."""
-_SEAL = 8
-"""Bytes that the range coder may need besides the bits that symbols cost."""
+_SEAL = 4
+"""Bytes that the range coder needs besides the bits that symbols cost, as measured; now and then it is more."""
 _CALM_SHARE = 0.3
 """Share of blocks skipped from which on the content counts as calm."""
 _MANY_LOST = 0.02
@@ -136,7 +136,7 @@ class KltEncoder(Encoder):
     ) -> Iterator[tuple[bytes, Coefficients]]:
         """Yield the slices of a tensor, each as full as it can be."""
         plane = self._planes[number]
-        room = 8 * (self._max_payload - HEADER_MAX - _SEAL)
+        room = 8 * (self._max_payload - HEADER - _SEAL)
         choices: dict[int, Chosen] = {}
         first, code = 0, self._code
         while first < plane.blocks:
@@ -144,23 +144,28 @@ class KltEncoder(Encoder):
                 choices[code] = self._choosers[number].choose(values, reference, code)
             chosen = choices[code]
             fitting = int(np.searchsorted(np.cumsum(chosen.bits[first:]), room, "right"))
-            if not fitting and code + _OCTAVE < _CODES:
-                code += _OCTAVE  # one block that is too much for a slice: it gets a wider step of its own
-                continue
-            count = 1 if code != self._code else max(1, fitting)
-            piece = Coefficients(
-                number,
-                chosen.transform,
-                code,
-                first,
-                chosen.kinds[first : first + count],
-                chosen.symbols[plane.rows(first, count)],
-            )
-            data = self._coder.write(piece, reference is None)
-            if len(data) > self._max_payload:
+            # A block that is too much for a slice gets one of its own, with a wider step.
+            count = max(1, fitting) if code == self._code else 1
+            data = b""
+            while count and not data:
+                piece = Coefficients(
+                    number,
+                    chosen.transform,
+                    code,
+                    first,
+                    chosen.kinds[first : first + count],
+                    chosen.symbols[plane.rows(first, count)],
+                )
+                data = self._coder.write(piece, reference is None) if fitting else b""
+                if not 0 < len(data) <= self._max_payload:
+                    data, count = b"", count - 1
+            if data:
+                yield data, piece
+                first, code = first + count, self._code
+            elif code + _OCTAVE < _CODES:
+                code += _OCTAVE
+            else:
                 raise CodecError(f"a block does not fit in a slice of {self._max_payload} bytes at any step")
-            yield data, piece
-            first, code = first + count, self._code
 
 
 class KltDecoder(Decoder):

@@ -21,10 +21,10 @@ from splitrtc_errors import CodecError
 
 T = TypeVar("T", int, NDArray[np.intp])
 
-__all__ = ["HEADER_MAX", "SKIPPED", "Coefficients", "Header", "SliceCoder", "classes_of", "kind_of", "mode_of"]
+__all__ = ["HEADER", "SKIPPED", "Coefficients", "Header", "SliceCoder", "classes_of", "kind_of", "mode_of"]
 
-HEADER_MAX = 2 + 2 * 3
-"""Bytes of the longest header."""
+HEADER = 2 + 2 * 1
+"""Bytes of the shortest header."""
 SKIPPED = 0
 """Kind of a predicted frame's block that takes its reference as it is."""
 

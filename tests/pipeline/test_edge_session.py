@@ -36,7 +36,7 @@ from splitrtc_errors import Rejected, TensorError
 
 WAIT = 20.0
 
-Connect = Callable[[str], AbstractAsyncContextManager[Any]]
+Connect = Callable[..., AbstractAsyncContextManager[Any]]
 Until = Any
 
 
