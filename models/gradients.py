@@ -19,6 +19,9 @@ __all__ = ["Tail", "require_torch"]
 DRAWS = 4
 """Random weightings of the outputs for each sample: backward passes."""
 
+BOXES = 4.0
+"""What boxes, whose sides are shares of the picture's, count beside scores."""
+
 Operator = Callable[[Mapping[str, Any], Sequence[Any]], Any]
 
 
@@ -88,7 +91,7 @@ class Tail:
         scores, boxes = values[self._scores], values[self._boxes]
         likely = scores.detach().amax(-1)[..., None, None]
         for draw in range(DRAWS):
-            total = (self._draw(scores) * scores).sum() + (self._draw(boxes) * boxes * likely).sum()
+            total = (self._draw(scores) * scores).sum() + (self._draw(boxes) * boxes * likely).sum() * BOXES
             slopes = torch.autograd.grad(total, leaves, retain_graph=draw < DRAWS - 1)
             yield [slope.numpy() for slope in slopes]
 

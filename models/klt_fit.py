@@ -36,7 +36,7 @@ _CODES = (36, 40, 44, 48)
 """Steps whose symbols are counted: 1.25 to 2, about where a model keeps its accuracy."""
 _ROUNDS = 3
 """How often symbols are counted with the tables of the round before."""
-_FLOOR = 0.005
+_FLOOR = 0.02
 """Sensitivity that every direction has at least, over the mean of all: a tail is never blind, gradients are samples."""
 
 

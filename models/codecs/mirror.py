@@ -103,11 +103,6 @@ class Mirror:
             self._answered = max(self._answered, frame_id)
         return True
 
-    def is_open(self, frame_id: int) -> bool:
-        """Whether a frame is remembered and there is no answer to it yet."""
-        frame = self._sent.get(frame_id)
-        return frame is not None and frame.received is None
-
     def best(self, next_id: int, certain: bool = False) -> tuple[int, Any] | None:
         """Return what the next frame is best predicted from, a frame's id and the state after it; None for nothing.
 

@@ -26,6 +26,7 @@ from models.codecs.klt_choice import MAX_SYMBOL
 from models.codecs.klt_plane import STATE_MAX, Plane, step_of
 from models.codecs.klt_slices import Coefficients, SliceCoder
 from models.codecs.klt_tables import CLASSES, ESCAPE, KltTables
+from models.codecs.mirror import KEPT_STATES
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CodecError, TensorError
 from tests.models import klt_by_the_page as page
@@ -492,3 +493,52 @@ def test_the_decoder_by_the_page_agrees(profile: str) -> None:
 
 def test_classes_and_sizes_are_those_of_the_page() -> None:
     assert (CLASSES, ESCAPE) == (40, 16)
+
+
+def test_a_decoder_keeps_the_states_of_sixteen_frames() -> None:
+    encoder, decoder = codec(SPEC)
+    first = encoder.encode(1, [smooth()])
+    again = encoder.encode(2, [smooth()])
+    expected = decode(decoder, 1, first).tensors[0]
+    for frame_id in range(2, KEPT_STATES + 1):
+        decoder.decode(frame_id, [None])
+    kept = decoder.decode(100, again.slices, False, 1).tensors[0]
+    np.testing.assert_allclose(kept, expected, atol=1.5)
+    forgotten = decoder.decode(101, again.slices, False, 1).tensors[0]
+    assert np.abs(forgotten - expected).max() > 1.5  # predicted from a blank
+
+
+def test_long_numbers_of_blocks() -> None:
+    spec = TensorSpec("a", "float32", (1, 1, 4, 4 * 300))
+    encoder, decoder = codec(spec, payload=64)
+    frame = np.asarray(np.random.default_rng(0).normal(size=spec.shape) * 9, np.float32)
+    encoded = encoder.encode(1, [frame])
+    assert any(piece[2] > 127 for piece in encoded.slices)
+    assert decode(decoder, 1, encoded).concealed == 0
+
+
+def test_a_block_that_fits_at_no_step_is_refused() -> None:
+    spec = TensorSpec("a", "float32", (1, 200, 4, 4))
+    made = tables(200)
+    weights = np.full((2, CLASSES, ESCAPE + 1), 1985, np.uint16)
+    weights[..., 0] = 65536 - 32 * 1985
+    heavy = [replace(transform, weights=weights) for transform in made.transforms]
+    ends = np.zeros(200, np.float32)
+    part = TensorCalibration("a", 1, ends, ends, ends, klt=replace(made, transforms=(heavy[0], heavy[1])))
+    encoder = make_encoder(parse_profile("klt"), [spec], Calibration("m", "p", (part,), "x", "d"), 64)
+    with pytest.raises(CodecError, match="64 bytes at any step"):
+        encoder.encode(1, [np.zeros(spec.shape, np.float32)])
+
+
+def test_where_many_slices_are_lost_only_complete_frames_are_references() -> None:
+    encoder, _ = codec(SPEC, payload=64, profile="klt:step=0.5")
+    sent = {}
+    for frame_id in range(1, 20):
+        sent[frame_id] = encoder.encode(frame_id, [smooth(seed=frame_id)])
+        if frame_id < 19:
+            # Of every third frame all slices but one are lost. The answers come at once, and twice.
+            received = [index == 0 or frame_id % 3 != 0 for index in range(len(sent[frame_id].slices))]
+            encoder.acknowledged(frame_id, received)
+            encoder.acknowledged(frame_id, received)
+    assert [sent[frame_id].reference for frame_id in (2, 3, 4)] == [1, 2, 3]
+    assert [sent[frame_id].reference for frame_id in (17, 18, 19)] == [16, 17, 17]

@@ -202,3 +202,16 @@ def test_answers_that_make_no_sense_are_ignored(received: list[bool]) -> None:
     assert mirror.acknowledged(2, [True, True])
     assert not mirror.acknowledged(2, [False, False])
     assert mirror.best(3)[0] == 2  # type: ignore[index]
+
+
+def test_a_frame_whose_reference_is_unknown_or_forgotten_is_unknown() -> None:
+    mirror = Mirror()
+    stream(mirror, 4)
+    # The second lost a slice, and of what was before it nobody can tell: not of it, nor of what follows.
+    mirror.acknowledged(2, [True, False])
+    for frame_id in range(5, 5 + REORDERED):
+        mirror.sent(frame_id, Content(frame_id), None)
+        mirror.acknowledged(frame_id, [True, False])
+    assert mirror.best(5 + REORDERED) is None
+    mirror.acknowledged(1, [True, True])
+    assert mirror.best(5 + REORDERED)[0] == 2  # type: ignore[index]
