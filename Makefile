@@ -17,7 +17,7 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	signaling/addresses.py signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py \
 	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \
 	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
-	pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
+	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
 	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py \
 	models/evaluation/*.py pipeline/evaluation/figures.py
 
@@ -26,10 +26,10 @@ comma := ,
 space := $(empty) $(empty)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench sweep soak fuzz lock clip clean
+.PHONY: help setup demo test lint format bench sweep soak fuzz calibrate-test lock clip clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## prepare .venv (nothing to do when it is ready)
 	@PYTHON='$(PYTHON)' .ci/setup.sh
@@ -65,6 +65,10 @@ fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the p
 	@$(BIN)/python -m benchmarks.fuzz --seed $(FUZZ_SEED) $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' \
 		$(BIN)/python -m pytest -m 'fuzz or hypothesis' --hypothesis-seed=$(FUZZ_SEED)
+
+calibrate-test: setup ## the tests of `splitrtc calibrate` that need torch (installs it; PIP_INDEX_URL can name its CPU builds)
+	@$(BIN)/python -m pip install --quiet 'torch>=2.4'
+	@$(BIN)/python -m pytest -m torch
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)
 	@.ci/lock.sh

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models import Calibration, TensorSpec
+    from models.codecs.klt_tables import KltTables
 
 __all__ = ["Target", "targets"]
 
@@ -277,7 +283,8 @@ def _codec_targets() -> Iterator[Target]:
     specs = (TensorSpec("a", "float32", (1, 8, 6, 6)), TensorSpec("b", "float32", (1, 16)))
     digest = "sha-256:" + 64 * "a"
     ends = (np.full(8, -1, np.float32), np.full(8, 1, np.float32), np.zeros(8, np.float32))
-    parts = [TensorCalibration("a", 1, *ends), TensorCalibration("b", 0, *(end[:1] for end in ends))]
+    klt = _klt_tables(8)
+    parts = [TensorCalibration("a", 1, *ends, klt=klt), TensorCalibration("b", 0, *(end[:1] for end in ends))]
     calibration = Calibration.from_bytes(
         calibration_bytes(digest, partition_id(digest, [spec.name for spec in specs]), parts, "nothing")
     )
@@ -296,6 +303,7 @@ def _codec_targets() -> Iterator[Target]:
                 raise AssertionError("NaN came out of a decoder")
 
         yield Target(f"decoder {name}", decode, slices)
+    yield from _klt_targets(specs[:1], values[:1], replace(calibration, tensors=calibration.tensors[:1]))
     yield Target("slice", lambda data: parse_slice(data, (288, 16)), good, (CodecError,))
 
     count = 5
@@ -306,6 +314,46 @@ def _codec_targets() -> Iterator[Target]:
     )
     empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     yield Target("detections", parse_detections, [pack_detections(found), pack_detections(empty)], (ProtocolError,))
+
+
+def _klt_tables(channels: int) -> KltTables:
+    """Tables that rotate nothing, for a value of one to be some steps wide."""
+    import numpy as np
+
+    from models.codecs.klt_tables import BLOCK, GAINS, SCALES, KltTables, KltTransform
+    from models.klt_fit import shares_of, start_weights
+
+    def transform(edge: int) -> KltTransform:
+        shape = (edge * edge, channels)
+        basis = np.broadcast_to(100 * np.eye(channels, dtype=np.int8), (*shape, channels))
+        levels = np.zeros((2, *shape), np.int8)
+        return KltTransform(edge, basis, np.full(shape, 2**8, np.uint16), 10, levels, start_weights())
+
+    kinds = (shares_of(np.ones(len(SCALES))), shares_of(np.ones(1 + (1 + len(GAINS)) * len(SCALES))))
+    return KltTables(9, np.zeros(channels, np.int16), (transform(BLOCK), transform(1)), kinds)
+
+
+def _klt_targets(
+    specs: Sequence[TensorSpec], values: Sequence[NDArray[Any]], calibration: Calibration
+) -> Iterator[Target]:
+    import numpy as np
+
+    from models import make_decoder, make_encoder, parse_profile
+
+    profile = parse_profile("klt:step=0.25")
+    encoder = make_encoder(profile, specs, calibration, 64)
+    frames = [encoder.encode(1, values), encoder.encode(2, [2 * value for value in values])]
+    for frame, name in zip(frames, ("intra", "predicted"), strict=True):
+        decoder = make_decoder(profile, specs, calibration)
+        decoder.decode(1, frames[0].slices)
+
+        def decode(data: bytes, decoder: Any = decoder, frame: Any = frame) -> None:
+            slices = [frame.slices[0], data, None, frame.slices[-1]]
+            decoded = decoder.decode(2, slices, frame.intra, frame.reference)
+            if not all(np.isfinite(tensor).all() for tensor in decoded.tensors):
+                raise AssertionError("something that is not finite came out of a decoder")
+
+        yield Target(f"decoder klt, {name}", decode, frame.slices)
 
 
 def _file_targets() -> Iterator[Target]:
@@ -321,6 +369,7 @@ def _file_targets() -> Iterator[Target]:
     for tensor in value["tensors"]:
         for name in ("low", "high", "mean"):
             tensor[name] = tensor[name][:3]
+        tensor["klt"] = _klt_tables(3).to_json()
     yield Target("calibration", Calibration.from_bytes, [json.dumps(value).encode()], (ModelError,), is_text=True)
 
     texts = []

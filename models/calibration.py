@@ -3,30 +3,26 @@
 Encoder and decoder hold the same file, known by its digest, so that no range travels with a frame. Ranges that fit the
 tensors once and for all are as good as ranges per frame, and keep predictions between frames steady.
 
-``python -m models.calibration --model NAME --images FOLDER`` makes one from pictures like those that the model will
-see. Only the ranges and means of each channel go into it.
+``splitrtc calibrate`` makes one from pictures like those that the model will see (`models.calibrate`). Of them only
+ranges, means and the tables of `models.codecs.klt_tables` go into it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.codecs.klt_tables import KltTables
 from models.codecs.quantise import steps
 from models.identity import bytes_digest, partition_id
 from models.tensor import MAX_RANK, TensorSpec
-from splitrtc_errors import BadArgument, CodecError, ModelFileError, SourceError, SplitRtcError
-
-if TYPE_CHECKING:
-    from models.card import ModelCard
+from splitrtc_errors import BadArgument, CodecError, ModelFileError
 
 __all__ = ["DEFAULT_PERCENTILE", "Calibration", "TensorCalibration", "calibration_bytes", "collect"]
 
@@ -37,8 +33,6 @@ DEFAULT_PERCENTILE = 0.02
 MAX_BYTES = 2**22
 MAX_TENSORS = 64
 MAX_MADE_FROM = 500
-
-_IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +47,8 @@ class TensorCalibration:
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     mean: NDArray[np.float32]
+    klt: KltTables | None = field(default=None, kw_only=True)
+    """What the profiles klt and klt-light need; None where the file was made without."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used to quantise, with CodecError."""
@@ -142,10 +138,13 @@ def _read_tensor(item: object) -> TensorCalibration:
             "high": list(high),
             "mean": list(mean),
             **others,
-        } if not others:
-            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)))
+        } if others.keys() <= {"klt"}:
+            klt = KltTables.from_json(others["klt"], len(low)) if others else None
+            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)), klt=klt)
         case _:
-            raise ValueError("a tensor has a name, an axis and lists low, high and mean, and nothing else")
+            raise ValueError(
+                "a tensor has a name, an axis and lists low, high and mean, perhaps klt tables, and nothing else"
+            )
 
 
 def _float32(name: str, numbers: Sequence[Any]) -> NDArray[np.float32]:
@@ -185,6 +184,7 @@ def calibration_bytes(model: str, partition: str, tensors: Sequence[TensorCalibr
         "partition": partition,
         "tensors": [
             {"name": t.name, "axis": t.axis, "low": decimals(t.low), "high": decimals(t.high), "mean": decimals(t.mean)}
+            | ({} if t.klt is None else {"klt": t.klt.to_json()})
             for t in sorted(tensors, key=lambda tensor: tensor.name.encode())
         ],
         "made_from": made_from,
@@ -229,72 +229,3 @@ def _ranges(spec: TensorSpec, samples: Sequence[NDArray[Any]], percentile: float
         ends = np.percentile(values, (percentile, 100 - percentile), axis=1).astype(np.float32)
         mean = values.mean(axis=1).astype(np.float32)
     return TensorCalibration(spec.name, axis, ends[0], ends[1], np.clip(mean, ends[0], ends[1]))
-
-
-def head_outputs(
-    card: ModelCard, tensors: Sequence[str], images: Sequence[Path]
-) -> tuple[tuple[TensorSpec, ...], Iterator[list[NDArray[Any]]]]:
-    """Return the description of a partition's crossing tensors, and what the head makes of each of these pictures."""
-    from models.partition import PartitionStore
-    from models.preprocess import Preprocessor
-    from models.runtime import load_submodel
-
-    partition = PartitionStore().get(card, tensors)
-    head = load_submodel(partition.head_path, "cpu")
-    preprocessor = Preprocessor(card)
-    return partition.crossing, (head.run([preprocessor.prepare(_read_image(path))]) for path in images)
-
-
-def _read_image(path: Path) -> NDArray[Any]:
-    import cv2
-
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SourceError(f"cannot read the picture {path}")
-    return image
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make a calibration file as the command line says; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m models.calibration", description="Make a calibration file.")
-    parser.add_argument("--model", required=True, help="a model of the zoo")
-    parser.add_argument("--zoo", type=Path, action="append", default=[], help="another folder with models")
-    parser.add_argument("--partition", help="a partition of the model; its default one unless given")
-    parser.add_argument("--images", required=True, type=Path, help="a folder of pictures like those to come")
-    parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="take every Nth picture by name, from the first"
-    )
-    parser.add_argument("--percentile", type=float, default=DEFAULT_PERCENTILE, help="percent clamped at each end")
-    parser.add_argument("--made-from", help="what to say of the pictures in the file; their number unless given")
-    parser.add_argument("--out", type=Path, help="the file to write; the one that the model's card names unless given")
-    options = parser.parse_args(arguments)
-    try:
-        path = _make(options)
-    except SplitRtcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{path}: {Calibration.load(path).digest}")
-    return 0
-
-
-def _make(options: argparse.Namespace) -> Path:
-    from models.default_cut import with_cut
-    from models.zoo import Zoo
-
-    card = with_cut(Zoo(options.zoo).get(options.model))
-    partition = card.partition(options.partition)
-    out: Path | None = options.out or card.calibration_path(partition)
-    if out is None:
-        raise BadArgument(f"the card of model {card.name} names no calibration file for it: say where with --out")
-    if options.every < 1 or not options.images.is_dir():
-        raise BadArgument("--every is at least 1, and --images a folder")
-    images = sorted(path for path in options.images.iterdir() if path.suffix.lower() in _IMAGES)[:: options.every]
-    specs, frames = head_outputs(card, partition.tensors, images)
-    tensors = collect(frames, specs, options.percentile)
-    made_from = options.made_from or f"{len(images)} images"
-    out.write_bytes(calibration_bytes(card.digest, card.partition_id(partition), tensors, made_from))
-    return out
-
-
-if __name__ == "__main__":
-    sys.exit(main())

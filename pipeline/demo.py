@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from models import parse_profile
 from models.cache import CACHE_VARIABLE as CACHE
 from pipeline.plot import plot_latency, read_lines, require_matplotlib
 from rtc import parse_link
@@ -100,18 +101,21 @@ def run_demo(
     out: Path,
     link: str | None = None,
     *,
+    profile: str | None = None,
     model: str | None = None,
     models: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    ``link`` puts an emulated link between them, as for `UeSettings`; ``model`` (whose file is here) is run in place of
-    the bundled one, ``models`` are further folders of cards and files. Returns the summary, which is also demo.json.
-    Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be called in the main thread, because it
-    handles signals.
+    ``link`` puts an emulated link between them, and ``profile`` codes what crosses it, as for `UeSettings`; ``model``
+    (whose file is here) is run in place of the bundled one, ``models`` are further folders of cards and files. Returns
+    the summary, which is also demo.json. Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be
+    called in the main thread, because it handles signals.
     """
     if link is not None:
         parse_link(link)
+    if profile is not None:
+        parse_profile(profile)
     require_matplotlib()  # rather now than after the run
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -120,12 +124,15 @@ def run_demo(
     lines = out / "demo.jsonl"
     of_models = [word for folder in models for word in ("--models", str(folder))]
     of_models += [] if model is None else ["--model", model]
-    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process(*of_models) as url:
+    accept = [] if profile is None else ["--accept", profile]
+    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process(*of_models, *accept) as url:
         command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--source", source, "--json"]
         command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
         command += of_models
         if seconds is not None:
             command += ["--seconds", str(seconds)]
+        if profile is not None:
+            command += ["--profile", profile]
         if link is not None:
             command += ["--link", link]
         summary: dict[str, Any] = json.loads(_run_ue(command))

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from models import Detections, EncodedFrame, Partition, PartitionStore
     from pipeline.frames import Frame
     from pipeline.offers import OperatingPoint
-    from rtc import Result
 
 __all__ = ["CodedFrame", "DevicePart"]
 
-MAX_ACKNOWLEDGEMENTS = 64
-"""Acknowledgements that wait for the encoder's next frame, at most: two seconds at 30 frames per second."""
+MAX_ACKNOWLEDGEMENTS = 256
+"""Acknowledgements that wait for the encoder's next frame, at most: some seconds' worth at 30 frames per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class DevicePart:
     def _start_over(self) -> None:
         profile, calibration = parse_profile(self.point.profile), self.point.calibration
         self._encoder = make_encoder(profile, self.partition.crossing, calibration, self._max_payload)
-        self._acknowledgements: deque[Result] = deque(maxlen=MAX_ACKNOWLEDGEMENTS)
+        self._acknowledgements: deque[tuple[int, list[bool]]] = deque(maxlen=MAX_ACKNOWLEDGEMENTS)
         self._frame_ids = itertools.count(1)
 
     def for_new_session(self) -> Self:
@@ -73,8 +72,7 @@ class DevicePart:
     def process(self, frame: Frame) -> CodedFrame:
         """Code one frame, under the session's next frame id. Raises ModelError when it cannot be coded (NaN)."""
         while self._acknowledgements:
-            result = self._acknowledgements.popleft()
-            self._encoder.acknowledged(result.frame_id, result.received_flags())
+            self._encoder.acknowledged(*self._acknowledgements.popleft())
         frame_id = next(self._frame_ids)
         started = time.monotonic()
         picture = self._preprocessor.prepare(frame.image)
@@ -92,9 +90,12 @@ class DevicePart:
             encoded - inferred,
         )
 
-    def acknowledge(self, result: Result) -> None:
-        """Tell the encoder, before its next frame, with which slices a frame was decoded. Callable from any thread."""
-        self._acknowledgements.append(result)
+    def acknowledge(self, frame_id: int, received: list[bool]) -> None:
+        """Tell the encoder, before its next frame, with which slices a frame was decoded. Callable from any thread.
+
+        None of them: it was not decoded, and never will be.
+        """
+        self._acknowledgements.append((frame_id, received))
 
     def place(self, detections: Detections, frame: Frame) -> Detections:
         """Detections in model-input pixels, moved into the pixels of the frame they were found in."""

@@ -141,8 +141,13 @@ class Edge:
         host, _ = parse_listen(self.settings.listen)
         self._ssl, self.fingerprint = server_context(self.settings, host)
         zoo = Zoo(self.settings.models)
-        every = [point for name in self.settings.model or [None] for point in points(zoo, model=name)]
-        self._points = [point for point in every if self._rank(point.profile) is not None]
+        self._points = [
+            point
+            for name in self.settings.model or [None]
+            # Profiles that are named need not be in a card: a step of its own, for instance.
+            for profile in self.settings.accept or [None]
+            for point in points(zoo, model=name, profile=profile)
+        ]
         if not self._points:
             raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
         self._acceptables = acceptables(self._points)

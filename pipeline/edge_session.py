@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
+from pipeline.backlog import Backlog
 from pipeline.limits import Intake, Verdict, frame_units
-from pipeline.slot import NewestSlot
 from rtc import (
     DEFAULT_UNIT,
     OUTPUT_DETECTIONS,
@@ -78,13 +78,16 @@ class _Computed(NamedTuple):
     times: tuple[float, float, float] = (0.0, 0.0, 0.0)
     concealed: float = 0.0
     output: bytes | None = None
+    decoded: bool = False
+    """Of a frame without output: the decoder has taken it in."""
 
 
 class EdgeSession:
     """Decodes a UE's frames, runs the tail on them and answers each one.
 
     At most one frame is being computed and one waits; a newer one replaces that, and the replaced one is answered as
-    superseded. ``serve`` returns when the session is over, however it ends, and has freed what the session held.
+    superseded. Where a codec predicts from earlier frames, a replaced one is still decoded. ``serve`` returns when the
+    session is over, however it ends, and has freed what the session held.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class EdgeSession:
         self._intake = Intake(fps, units, time.monotonic())
         self._reassembler = Reassembler(max_frame_bytes=self._intake.frame_bytes)
         self._deadline = Alarm(self._on_deadline)
-        self._waiting: NewestSlot[tuple[ReceivedFrame, _OpenSet]] = NewestSlot()
+        self._waiting: Backlog[tuple[ReceivedFrame, _OpenSet]] = Backlog()
         self._newest = 0
         """Id of the newest frame that waited for a thread."""
         self._results_to_repeat = 0
@@ -238,9 +241,8 @@ class EdgeSession:
             self._answer(frame, _Computed(Status.SUPERSEDED))
         else:
             self._newest = frame.frame_id
-            replaced = self._waiting.put((frame, opened))
-            if replaced is not None:
-                self._answer(replaced[0], _Computed(Status.SUPERSEDED))
+            for replaced, _ in self._waiting.put((frame, opened), keep=opened.decoder.needs_every_frame):
+                self._answer(replaced, _Computed(Status.SUPERSEDED))
             self._work_to_do.set()
 
     # The worker: one frame at a time through the threads that all sessions share.
@@ -250,26 +252,34 @@ class EdgeSession:
             await self._work_to_do.wait()
             self._work_to_do.clear()
             # One that hangs ends the session: its decoder is in use for ever.
-            answer = await self._pool.workers.run(self._compute_newest)
-            if answer is not None:
+            for answer in await self._pool.workers.run(self._compute_waiting):
                 self._answer(*answer)
 
-    def _compute_newest(self) -> tuple[ReceivedFrame, _Computed] | None:
-        """In a thread: the newest frame by now, since this may have waited for the tails of other sessions."""
-        waiting = self._waiting.get(timeout=0)
-        if waiting is None:
-            return None
-        frame, opened = waiting
-        if time.monotonic() - frame.first_at > opened.budget:
-            return frame, _Computed(Status.LATE)
-        return frame, self._compute(frame, opened.decoder)
+    def _compute_waiting(self) -> list[tuple[ReceivedFrame, _Computed]]:
+        """In a thread: the newest frame by now, since this may have waited for the tails of other sessions.
 
-    def _compute(self, frame: ReceivedFrame, decoder: Decoder) -> _Computed:
-        """In a thread: decode, tail, post-process."""
+        What waited before it is decoded first, where the codec predicts from it.
+        """
+        answers: list[tuple[ReceivedFrame, _Computed]] = []
+        waiting = self._waiting.take()
+        for frame, opened in waiting[:-1]:
+            answers.append((frame, self._compute(frame, opened, Status.SUPERSEDED)))
+        for frame, opened in waiting[-1:]:
+            in_time = time.monotonic() - frame.first_at <= opened.budget
+            answers.append((frame, self._compute(frame, opened, None if in_time else Status.LATE)))
+        return answers
+
+    def _compute(self, frame: ReceivedFrame, opened: _OpenSet, instead: Status | None) -> _Computed:
+        """In a thread: decode, tail, post-process. A frame that ends ``instead`` is decoded at most."""
+        if instead is not None and not opened.decoder.needs_every_frame:
+            return _Computed(instead)
         started = time.monotonic()
+        decoded_at: float | None = None
         try:
-            decoded = decoder.decode(frame.frame_id, frame.slices, frame.intra, frame.reference)
+            decoded = opened.decoder.decode(frame.frame_id, frame.slices, frame.intra, frame.reference)
             decoded_at = time.monotonic()
+            if instead is not None:
+                return _Computed(instead, started, (decoded_at - started, 0.0, 0.0), decoded=True)
             outputs = self._tail.submodel.run(decoded.tensors)
             inferred_at = time.monotonic()
             output = pack_detections(self._tail.detector.decode(outputs))
@@ -280,7 +290,7 @@ class EdgeSession:
             logger.log(
                 level, "frame %d failed: %s", frame.frame_id, error, exc_info=not isinstance(error, SplitRtcError)
             )
-            return _Computed(Status.ERROR, started)
+            return _Computed(Status.ERROR, started, decoded=decoded_at is not None)
         whole = frame.complete and not decoded.damaged_slices
         times = (decoded_at - started, inferred_at - decoded_at, time.monotonic() - inferred_at)
         return _Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output)
@@ -305,6 +315,7 @@ class EdgeSession:
             concealed=computed.concealed,
             output_kind=OUTPUT_NONE if computed.output is None else OUTPUT_DETECTIONS,
             output=computed.output or b"",
+            decoded=computed.decoded,
         )
         data = pack_result(result)
         if not self._peer.send_result(data):

@@ -44,6 +44,11 @@ class Ledger(Generic[T]):
         self._entries[frame_id] = Entry(frame_id, expires, item)
         return crowded
 
+    def get(self, frame_id: int) -> T | None:
+        """A frame that is in flight; None when it is not (or no longer)."""
+        entry = self._entries.get(frame_id)
+        return None if entry is None else entry.item
+
     def close(self, frame_id: int) -> T | None:
         """Take a frame out, because it is answered or dropped; None when it is not (or no longer) in flight."""
         entry = self._entries.pop(frame_id, None)

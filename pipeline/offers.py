@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models import Calibration, needs_calibration, parse_profile
+from models import Calibration, is_calibrated, needs_calibration, parse_profile
 from models.default_cut import with_cut
 from models.zoo import DEFAULT_MODEL
 from signaling import Acceptable, ParameterSet, SplitOffer
@@ -100,7 +100,10 @@ def points(
         raise UnknownModel(f"no partition {partition!r:.100}; there are: {_listed(all_cuts)}")
     found = [point for card, cut in cuts for point in _points_of(card, cut, profile)]
     if not found:
-        raise UnknownModel(f"{profile or 'every profile'} needs a calibration, and there is none of {_listed(cuts)}")
+        raise UnknownModel(
+            f"{profile or 'every profile'} needs a calibration, and there is none of {_listed(cuts)}: make one with "
+            "`splitrtc calibrate`"
+        )
     return found
 
 
@@ -115,10 +118,9 @@ def _listed(cuts: Sequence[tuple[ModelCard, PartitionCard]]) -> str:
 def _points_of(card: ModelCard, cut: PartitionCard, profile: str | None) -> Iterator[OperatingPoint]:
     calibration = _calibration_of(card, cut)
     for name in [profile] if profile else sorted(card.profiles, key=lambda name: name != card.default_profile):
-        if not needs_calibration(parse_profile(name)):
-            yield OperatingPoint(card, cut, name, None)
-        elif calibration is not None:
-            yield OperatingPoint(card, cut, name, calibration)
+        parsed = parse_profile(name)
+        if is_calibrated(parsed, calibration):
+            yield OperatingPoint(card, cut, name, calibration if needs_calibration(parsed) else None)
 
 
 def _calibration_of(card: ModelCard, cut: PartitionCard) -> Calibration | None:
@@ -127,9 +129,7 @@ def _calibration_of(card: ModelCard, cut: PartitionCard) -> Calibration | None:
         return None
     calibration = Calibration.load(path)
     if calibration.partition != card.partition_id(cut):
-        raise ModelFileError(
-            f"{path} was made for another model or cut: make it again with `python -m models.calibration`"
-        )
+        raise ModelFileError(f"{path} was made for another model or cut: make it again with `splitrtc calibrate`")
     return calibration
 
 

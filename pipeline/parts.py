@@ -67,5 +67,5 @@ class DeviceParts:
             self._store,
             provider=self._settings.provider,
             threads=self._settings.threads,
-            max_payload=unit_payload_limit(),
+            max_payload=unit_payload_limit(reference=True),  # in case that the profile predicts
         )

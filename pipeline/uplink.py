@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from models import parse_detections
 from pipeline.alarm import Alarm
 from pipeline.ledger import Ledger
-from pipeline.outcome import FrameResult, Status, Timings
+from pipeline.outcome import FrameResult, Timings
+from pipeline.outcome import Status as Outcome
 from pipeline.sources.base import RateLimit
-from rtc import OUTPUT_DETECTIONS, DropReason, LinkStatistics, OutgoingFrame, parse_result, units_of_frame
+from rtc import OUTPUT_DETECTIONS, DropReason, LinkStatistics, OutgoingFrame, Status, parse_result, units_of_frame
 from splitrtc_errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from rtc import Dropped, Peer, Result
 
 __all__ = ["Finish", "Uplink"]
+
+LOOK_BACK = 8
+"""Frames before an answered one of which the answer may show that they never came."""
 
 Finish = Callable[[FrameResult], None]
 """Is told how a frame ended."""
@@ -137,6 +141,7 @@ class Uplink:
             self._counters["results_repeated"] += 1
             return
         self._answered_last = result.frame_id
+        self._acknowledge(result)
         in_flight = self._ledger.close(result.frame_id)
         if in_flight is None:
             self._counters["results_too_late"] += 1
@@ -149,10 +154,26 @@ class Uplink:
         finally:
             self._closed_one()
 
+    def _acknowledge(self, result: Result) -> None:
+        """Tell the device's encoder what the edge's decoder got."""
+        received = result.received_flags()
+        if not result.taken_in:
+            self.device.acknowledge(result.frame_id, [False] * result.slices)
+        elif result.status is Status.OK or not all(received):
+            self.device.acknowledge(result.frame_id, received)
+        # Else a slice was damaged, and nobody says which: an encoder had better not predict from that frame.
+        for frame_id in range(result.frame_id - LOOK_BACK, result.frame_id):
+            in_flight = self._ledger.get(frame_id)
+            # Of one slice, and it had not come when a later frame was decoded: if it still comes, it is not decoded.
+            if in_flight is not None and len(in_flight.unit_sizes) == 1 and result.was_complete(frame_id) is False:
+                self.device.acknowledge(frame_id, [False])
+
     def _on_dropped(self, dropped: Dropped) -> None:
         self.statistics.dropped(dropped.frame_id, dropped.slices_sent)
         in_flight = self._ledger.close(dropped.frame_id)
         if in_flight is not None:
+            if not dropped.slices_sent:
+                self.device.acknowledge(dropped.frame_id, [False] * len(in_flight.unit_sizes))
             sent = sum(in_flight.unit_sizes[: dropped.slices_sent])
             if dropped.reason is DropReason.CLOSED:
                 self._finish(in_flight, "lost", dropped_at="network", bytes_sent=sent)
@@ -185,7 +206,6 @@ class Uplink:
             labels = self.device.point.card.labels
             if len(found) and int(found.classes.max()) >= len(labels):
                 raise ProtocolError(f"a result with class {found.classes.max()}, the model has {len(labels)}")
-            self.device.acknowledge(result)
             detections = self.device.place(found.at_least(self._threshold), frame)
         remote = (result.queue_us + result.decode_us + result.tail_us + result.post_us) / 1e6
         self.statistics.answered(result.frame_id, frame.captured, remote, result.received_count, time.monotonic())
@@ -200,7 +220,7 @@ class Uplink:
     def _finish(
         self,
         in_flight: _InFlight,
-        status: Status,
+        status: Outcome,
         *,
         dropped_at: str | None = None,
         bytes_sent: int | None = None,
@@ -224,7 +244,7 @@ class Uplink:
         )
 
 
-STATUS_NAMES: tuple[Status, ...] = ("ok", "incomplete", "superseded", "late", "error")
+STATUS_NAMES: tuple[Outcome, ...] = ("ok", "incomplete", "superseded", "late", "error")
 """The outcome for each status on the wire (docs/protocol.md, section 3.2)."""
 
 

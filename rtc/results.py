@@ -46,6 +46,7 @@ RESULT_HEADER_SIZE = _HEADER.size
 
 _RESULT = 0x80
 _HEARTBEAT = 0x08
+_DECODED = 0x01
 _SHARE_SCALE = 65_535
 
 
@@ -79,7 +80,8 @@ class Result:
     `capture_us` is the frame's, echoed; the durations are the edge's own, in microseconds. `history` has bit i set if
     frame (`frame_id` - 1 - i) was received complete. `slices` is the frame's slice count, `received` the bitmap of
     those that came (see `bitmap_of`), `concealed` the share of elements that did not (0 to 1; on the wire in steps of
-    1/65535, rounded up). An `output` that came from `parse_result` is a view into the message.
+    1/65535, rounded up). `decoded` says of a frame without output that it was decoded all the same. An `output` that
+    came from `parse_result` is a view into the message.
     """
 
     status: Status
@@ -96,6 +98,12 @@ class Result:
     output_kind: int = OUTPUT_NONE
     output: bytes | memoryview = b""
     heartbeat: bool = False
+    decoded: bool = False
+
+    @property
+    def taken_in(self) -> bool:
+        """Whether the decoder has taken the frame in, so that later ones may be predicted from it."""
+        return self.decoded or self.status.has_output
 
     def received_flags(self) -> list[bool]:
         """One entry per slice of the frame: whether it was received."""
@@ -144,8 +152,8 @@ def parse_result(data: bytes) -> Result:
         if data != _HEARTBEAT_RESULT:
             raise ProtocolError("heartbeat result with content")
         return _HEARTBEAT_VALUE
-    if flags != _RESULT:
-        raise ProtocolError(f"result with flags 0x{flags:02x}, expected 0x{_RESULT:02x}")
+    if flags & ~_DECODED != _RESULT:
+        raise ProtocolError(f"result with flags 0x{flags:02x}, expected 0x{_RESULT:02x} or 0x{_RESULT | _DECODED:02x}")
     if code >= len(_STATUSES):
         raise ProtocolError(f"result with unknown status {code}")
     if not frame_id:
@@ -159,7 +167,8 @@ def parse_result(data: bytes) -> Result:
         raise ProtocolError(f"result with a bitmap of {count} slices has {start} bytes or more, this one has {size}")
     received = data[RESULT_HEADER_SIZE:start]
     status = _STATUSES[code]
-    problem = _problem(status, count, received, kind, size - start)
+    decoded = bool(flags & _DECODED)
+    problem = _problem(status, count, received, kind, size - start, decoded)
     if problem:
         raise ProtocolError(f"result for frame {frame_id}: {problem}")
     return Result(
@@ -176,6 +185,7 @@ def parse_result(data: bytes) -> Result:
         concealed=share / _SHARE_SCALE,
         output_kind=kind,
         output=memoryview(data)[start:],
+        decoded=decoded,
     )
 
 
@@ -203,7 +213,7 @@ def pack_result(result: Result) -> bytes:
         raise BadArgument(f"concealed share {result.concealed}: 0 to 1")
     if not 0 <= result.output_kind <= 255:
         raise BadArgument(f"output kind {result.output_kind}: 0 to 255")
-    problem = _problem(result.status, count, result.received, result.output_kind, len(result.output))
+    problem = _problem(result.status, count, result.received, result.output_kind, len(result.output), result.decoded)
     if problem:
         raise BadArgument(f"result for frame {frame_id}: {problem}")
     durations = (result.queue_us, result.decode_us, result.tail_us, result.post_us)
@@ -211,7 +221,7 @@ def pack_result(result: Result) -> bytes:
         raise BadArgument(f"durations {durations}: microseconds, not negative")
     header = _HEADER.pack(
         VERSION,
-        _RESULT,
+        _RESULT | result.decoded * _DECODED,
         result.status,
         result.output_kind,
         frame_id,
@@ -232,7 +242,7 @@ def heartbeat_result() -> bytes:
     return _HEARTBEAT_RESULT
 
 
-def _problem(status: Status, count: int, received: bytes, kind: int, output_size: int) -> str | None:
+def _problem(status: Status, count: int, received: bytes, kind: int, output_size: int, decoded: bool) -> str | None:
     """What contradicts itself in a result, for reader and writer alike."""
     bits = int.from_bytes(received, "little")
     if bits >> count:
@@ -241,6 +251,8 @@ def _problem(status: Status, count: int, received: bytes, kind: int, output_size
         return f"status ok, but {count - bits.bit_count()} of {count} slices missing"
     if kind != OUTPUT_NONE and not status.has_output:
         return f"status {status.name.lower()} with an output"
+    if decoded and status.has_output:
+        return f"status {status.name.lower()} says by itself that the frame was decoded"
     if kind == OUTPUT_NONE and output_size:
         return f"{output_size} bytes of output of no kind"
     return None

@@ -6,7 +6,8 @@ Listing and parsing profiles loads no numpy, which signalling does not need.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder, Profile
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from models.calibration import Calibration
     from models.tensor import TensorSpec
 
+    _MakeEncoder = Callable[[Sequence[TensorSpec], Calibration | None, int], Encoder]
+    _MakeDecoder = Callable[[Sequence[TensorSpec], Calibration | None], Decoder]
+
 __all__ = [
     "DecodedFrame",
     "Decoder",
     "EncodedFrame",
     "Encoder",
     "Profile",
+    "is_calibrated",
     "is_profile_id",
     "make_decoder",
     "make_encoder",
@@ -36,21 +41,69 @@ MAX_PROFILE_ID = 128
 _PARAMETER = r"[a-z0-9_]{1,32}=[A-Za-z0-9._+-]{1,32}"
 _PROFILE = re.compile(rf"([a-z0-9-]{{1,32}})(?::({_PARAMETER}(?:,{_PARAMETER})*))?")
 
-_COMPRESSIONS = ("zstd", "snappy")
+_NUMBER = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,4})?")
 
-_SCALAR: dict[str, tuple[int | None, str | None]] = {
-    f"{code}-{compression}" if compression else code: (bits, compression)
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """What is known of the profiles of one name without loading what codes them.
+
+    ``bits``: of an element before any compression, None for as many as it has. ``parameters``: names, and what says
+    whether a value is right. ``make``: returns encoder and decoder; their modules are loaded only there.
+    """
+
+    bits: int | None
+    make: Callable[[Mapping[str, str]], tuple[_MakeEncoder, _MakeDecoder]]
+    parameters: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
+    klt: bool = False
+
+
+def _scalar(bits: int | None, compression: str | None) -> _Codec:
+    def make(_: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
+        from models.codecs.scalar import ScalarDecoder, ScalarEncoder
+
+        return (
+            lambda tensors, calibration, size: ScalarEncoder(tensors, bits, compression, calibration, size),
+            lambda tensors, calibration: ScalarDecoder(tensors, bits, compression, calibration),
+        )
+
+    return _Codec(bits if bits in (None, 4) else -(-bits // 8) * 8, make)
+
+
+def _klt(light: bool) -> _Codec:
+    def make(parameters: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
+        from models.codecs.klt import KltDecoder, KltEncoder
+
+        step = float(parameters.get("step", DEFAULT_STEP))
+        return (
+            lambda tensors, calibration, size: KltEncoder(tensors, step, light, calibration, size),
+            KltDecoder,
+        )
+
+    return _Codec(8, make, {"step": _is_step}, klt=True)
+
+
+def _is_step(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None and MIN_STEP <= float(text) <= MAX_STEP
+
+
+DEFAULT_STEP = 1.6
+"""Of the klt profiles, where their id names none."""
+MIN_STEP = 0.25
+MAX_STEP = 64.0
+
+_CODECS = {
+    f"{code}-{compression}" if compression else code: _scalar(bits, compression)
     for code, bits in (("raw", None), ("q16", 16), ("q8", 8), *((f"q{bits}", bits) for bits in (7, 6, 5, 4, 3, 2)))
-    for compression in (None, *_COMPRESSIONS)
+    for compression in (None, "zstd", "snappy")
+    # Codes of odd widths take a byte each, which is worth it only where something follows that compresses them.
     if compression or bits in (None, 16, 8, 4)
-}
-"""Bits of a code, and what compresses the slices' bodies. Codes of odd widths take a byte each, which is worth it only
-where something follows that compresses them."""
+} | {"klt": _klt(light=False), "klt-light": _klt(light=True)}
 
 
 def profile_ids() -> tuple[str, ...]:
-    """Return the ids of the profiles that this version codes and decodes."""
-    return tuple(_SCALAR)
+    """Return the names of the profiles that this version codes and decodes: ids, as all parameters are optional."""
+    return tuple(_CODECS)
 
 
 def is_profile_id(text: str) -> bool:
@@ -68,23 +121,37 @@ def parse_profile(text: str) -> Profile:
     if match is None:
         raise BadArgument(f"a profile is name[:key=value[,key=value ...]], not {text[:MAX_PROFILE_ID]!r}")
     name, parameters = match.groups()
-    if name not in _SCALAR:
-        raise UnknownModel(f"there is no profile {name!r}; there are: {', '.join(_SCALAR)}")
-    if parameters is not None:
-        raise BadArgument(f"profile {name} takes no parameters, not {parameters!r}")
-    return Profile(name)
+    codec = _CODECS.get(name)
+    if codec is None:
+        raise UnknownModel(f"there is no profile {name!r}; there are: {', '.join(_CODECS)}")
+    given: dict[str, str] = {}
+    for item in parameters.split(",") if parameters else ():
+        key, _, value = item.partition("=")
+        if key not in codec.parameters:
+            takes = ", ".join(codec.parameters) or "no parameters"
+            raise BadArgument(f"profile {name} takes {takes}, not {item!r}")
+        if key in given or not codec.parameters[key](value):
+            raise BadArgument(f"profile {name} does not take {parameters!r}: {item!r} comes twice or is out of range")
+        given[key] = value
+    return Profile(name, given)
 
 
 def needs_calibration(profile: Profile) -> bool:
     """Whether both sides need the same calibration file for this profile."""
-    bits, _ = _SCALAR[profile.name]
-    return bits is not None
+    return _CODECS[profile.name].bits is not None
+
+
+def is_calibrated(profile: Profile, calibration: Calibration | None) -> bool:
+    """Whether a calibration has all that this profile needs; None has what those need that need none."""
+    codec = _CODECS[profile.name]
+    if codec.bits is None:
+        return True
+    return calibration is not None and (not codec.klt or all(tensor.klt for tensor in calibration.tensors))
 
 
 def bits_per_element(profile: Profile) -> int | None:
-    """How many bits an element takes before any compression; None for as many as it has."""
-    bits, _ = _SCALAR[profile.name]
-    return bits if bits in (None, 4) else -(-bits // 8) * 8
+    """How many bits an element takes before any compression, or takes at most; None for as many as it has."""
+    return _CODECS[profile.name].bits
 
 
 def make_encoder(
@@ -102,15 +169,11 @@ def make_encoder(
         BadArgument: the calibration is missing, or max_payload is too small.
         CodecError: the profile cannot code these tensors, or the calibration is not for them.
     """
-    from models.codecs.scalar import ScalarEncoder
-
-    bits, compression = _SCALAR[profile.name]
-    return ScalarEncoder(tensors, bits, compression, calibration, max_payload)
+    encoder, _ = _CODECS[profile.name].make(profile.parameters)
+    return encoder(tensors, calibration, max_payload)
 
 
 def make_decoder(profile: Profile, tensors: Sequence[TensorSpec], calibration: Calibration | None) -> Decoder:
     """Make a decoder for the frames of one parameter set; arguments and errors are those of make_encoder()."""
-    from models.codecs.scalar import ScalarDecoder
-
-    bits, compression = _SCALAR[profile.name]
-    return ScalarDecoder(tensors, bits, compression, calibration)
+    _, decoder = _CODECS[profile.name].make(profile.parameters)
+    return decoder(tensors, calibration)

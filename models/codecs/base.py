@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,15 +75,22 @@ class Encoder(ABC):
         """
 
     def acknowledged(self, frame_id: int, received: Sequence[bool]) -> None:  # noqa: B027 (most codecs need none of it)
-        """Take note that the receiver decoded ``frame_id``, and which of its slices it had then.
+        """Take note of what the receiver's decoder got of ``frame_id``.
 
-        Codecs that predict from earlier frames need it. It may come late, out of order, or never; of frames that the
-        receiver did not decode (superseded, late, failed) it never comes.
+        Codecs that predict from earlier frames need it. It may come late, out of order, twice, or never.
+
+        Args:
+            frame_id: of any frame.
+            received: which of its slices it was decoded with; none of them when it was not, and never will be:
+                dropped on the way, lost, or passed over by the receiver.
         """
 
 
 class Decoder(ABC):
     """Decodes the frames of one parameter set. Keeps state: one thread at a time, frames in the order of their ids."""
+
+    needs_every_frame: ClassVar[bool] = False
+    """Whether later frames are predicted from earlier ones, so that all that arrive are better decoded, in order."""
 
     @abstractmethod
     def decode(

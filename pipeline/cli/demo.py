@@ -18,6 +18,7 @@ Examples:
   splitrtc demo --source 0            the first camera (ends with Ctrl+C)
   splitrtc demo --model yolox_nano    another model of the zoo, fetched the first time
   splitrtc demo --link rtt=40,loss=1%,rate=5M      over an emulated network link
+  splitrtc demo --profile klt:step=1  the fewest bytes
   splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
 """
 
@@ -42,6 +43,7 @@ Next: your camera          splitrtc demo --source 0
     help="Further folder of model cards or model files; may be repeated.",
 )
 @offline_option
+@option("--profile", metavar="F", help="As for `splitrtc ue` (default: the model's own).")
 @link_option
 @common_options
 def demo(
@@ -50,6 +52,7 @@ def demo(
     out: Path,
     model: str | None,
     models: tuple[Path, ...],
+    profile: str | None,
     link: str | None,
     as_json: bool,
     log_level: str,
@@ -61,7 +64,7 @@ def demo(
 
     name = None if model is None else fetched([model], models)[0]
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
-    summary = run_demo(source, seconds, out, link, model=name, models=models)
+    summary = run_demo(source, seconds, out, link, profile=profile, model=name, models=models)
     if as_json:
         echo_json(summary)
         return

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from models import calibration as module
-from models.calibration import Calibration, TensorCalibration, calibration_bytes, collect, main
+from models.calibration import Calibration, TensorCalibration, calibration_bytes, collect
 from models.codecs import make_decoder, make_encoder, needs_calibration, parse_profile
 from models.detection import Detections, Detector
 from models.identity import bytes_digest, partition_id
@@ -26,6 +23,7 @@ from models.runtime import load_submodel
 from models.tensor import TensorSpec
 from models.zoo import Zoo
 from splitrtc_errors import BadArgument, CodecError, ModelFileError
+from tests.models import klt_tables
 
 MODEL = "sha-256:" + "5" * 64
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -213,6 +211,21 @@ def test_ranges_are_percentiles_per_channel_over_all_frames() -> None:
     assert tensor.mean.tolist() == [5002.5, -5002.5]
 
 
+def test_klt_tables_are_part_of_a_tensor() -> None:
+    made = klt_tables.tables(1)
+    value = with_tensor(klt=made.to_json())
+    calibration = read(value)
+    tables = calibration.of("a").klt
+    assert tables is not None
+    assert tables.to_json() == made.to_json()
+    written = calibration_bytes(MODEL, calibration.partition, calibration.tensors, "numbers")
+    assert json.loads(written)["tensors"][0]["klt"] == made.to_json()
+    with pytest.raises(ModelFileError, match="klt tables have"):
+        read(with_tensor(klt={}))
+    with pytest.raises(ModelFileError, match="perhaps klt tables"):
+        read(with_tensor(more=1))
+
+
 def test_several_frames_and_tensors_are_collected_each_by_itself() -> None:
     specs = [TensorSpec("a", "float32", (1, 2)), TensorSpec("b", "float64", (2,))]
     frames = [[array(i, 10 * i)[None], np.array([-i, 7.0])] for i in range(5)]
@@ -299,7 +312,10 @@ def agreement(expected: Detections, found: Detections) -> tuple[int, int]:
     return pairs, len(expected) + len(found)
 
 
-@pytest.mark.parametrize(("profile", "size", "f1"), [("q4-zstd", 9500, 0.93), ("q8-zstd", 23000, 0.98)])
+@pytest.mark.parametrize(
+    ("profile", "size", "f1"),
+    [("q4-zstd", 9500, 0.93), ("q8-zstd", 23000, 0.98), ("klt:step=1", 6500, 0.93), ("klt-light:step=1", 8000, 0.93)],
+)
 def test_the_default_calibration_keeps_the_detections(profile: str, size: int, f1: float, shared_dir: Path) -> None:
     import cv2
 
@@ -314,114 +330,15 @@ def test_the_default_calibration_keeps_the_detections(profile: str, size: int, f
     preprocessor, detector = Preprocessor(card), Detector(card, score=0.3)
     sizes, pairs = [], []
     pictures = sorted((shared_dir / "data" / "images").glob("*.jpg"))[1::4]  # none of which it was made from
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(pictures, 1):
         image = cv2.imread(str(picture))
         assert image is not None
         prepared = [preprocessor.prepare(image)]
-        slices = encoder.encode(number, head.run(prepared)).slices
-        found = detector.decode(tail.run(decoder.decode(number, slices).tensors))
-        sizes.append(sum(map(len, slices)))
+        frame = encoder.encode(number, head.run(prepared))
+        decoded = decoder.decode(number, frame.slices, frame.intra, frame.reference)
+        found = detector.decode(tail.run(decoded.tensors))
+        sizes.append(sum(map(len, frame.slices)))
         pairs.append(agreement(detector.decode(whole.run(prepared)), found))
     assert np.mean(sizes) < size
     matched, total = np.sum(pairs, axis=0)
     assert matched / total > f1
-
-
-# The script
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    import cv2
-
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    across, down = np.meshgrid(np.arange(320), np.arange(240))
-    for number in range(3):
-        planes = [across * (number + 1) % 256, down * 3 % 256, (across + down) * number % 256]
-        cv2.imwrite(str(folder / f"{number}.PNG"), np.stack(planes, axis=2).astype(np.uint8))
-    (folder / "notes.txt").write_text("no picture")
-    return folder
-
-
-@pytest.fixture
-def script(pictures: Path) -> Callable[..., int]:
-    def run(*arguments: str) -> int:
-        return main(["--model", "ssdlite_mbv2_coco_300", "--images", str(pictures), *arguments])
-
-    return run
-
-
-def test_the_script_makes_a_file(
-    script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "made.json"
-    assert script("--out", str(out), "--every", "2") == 0
-    calibration = Calibration.load(out)
-    assert capsys.readouterr().out == f"{out}: {calibration.digest}\n"
-    assert calibration.made_from == "2 images"
-    assert [(tensor.name, tensor.axis, tensor.low.size) for tensor in calibration.tensors] == [("Conv__979:0", 1, 64)]
-    assert (calibration.of("Conv__979:0").low < calibration.of("Conv__979:0").high).all()
-
-
-@pytest.fixture
-def other_zoo(tmp_path: Path) -> Path:
-    """A folder with a model of which one partition has a calibration file and the other has none."""
-    card = Zoo().get()
-    data = card.path.read_bytes() + b"\x32\x05other"  # a doc_string: the same model with another digest
-    value = card.to_json() | {"name": "other", "digest": bytes_digest(data), "size": len(data)}
-    value["partitions"][0]["calibration"] = "mine.json"
-    del value["partitions"][1]["calibration"]
-    folder = tmp_path / "zoo"
-    folder.mkdir()
-    (folder / "card.json").write_text(json.dumps(value), encoding="utf-8")
-    (folder / card.file).write_bytes(data)
-    return folder
-
-
-def test_the_script_writes_where_the_card_says(
-    script: Callable[..., int], other_zoo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("--zoo", str(other_zoo), "--model", "other", "--made-from", "stripes", "--percentile", "1")
-    assert script(*options) == 0
-    calibration = Calibration.load(other_zoo / "mine.json")
-    assert calibration.made_from == "stripes"
-    assert calibration.model == Zoo([other_zoo]).get("other").digest
-    assert script(*options, "--partition", "bottleneck_12") == 2
-    assert "say where with --out" in capsys.readouterr().err
-
-
-def test_the_script_refuses_what_is_no_picture(
-    script: Callable[..., int], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (pictures / "3.jpg").write_text("no picture")
-    assert script("--out", str(tmp_path / "x.json")) == 4
-    assert "cannot read the picture" in capsys.readouterr().err
-    assert not (tmp_path / "x.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "reason"),
-    [
-        (["--every", "0"], 2, "--every is at least 1"),
-        (["--images", "/nowhere"], 2, "--images a folder"),
-        (["--every", "9", "--percentile", "50"], 2, "percentile"),
-        (["--model", "nobody"], 3, "nobody"),
-        (["--partition", "nowhere"], 3, "nowhere"),
-    ],
-)
-def test_the_script_says_what_is_wrong(
-    script: Callable[..., int], capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, reason: str
-) -> None:
-    assert script(*arguments) == code
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert reason in captured.err
-    assert captured.out == ""
-
-
-def test_the_script_runs_as_a_module() -> None:
-    command = [sys.executable, "-m", "models.calibration", "--model", "nobody", "--images", "."]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr.startswith("error: no model 'nobody'")

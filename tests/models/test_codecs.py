@@ -38,8 +38,11 @@ PLAIN_OR_COMPRESSED = {
 }
 
 
+SCALAR = (*PLAIN_OR_COMPRESSED, *COMPRESSED_ONLY)
+
+
 def test_the_profiles_of_version_1() -> None:
-    assert sorted(profile_ids()) == sorted([*PLAIN_OR_COMPRESSED, *COMPRESSED_ONLY])
+    assert sorted(profile_ids()) == sorted([*PLAIN_OR_COMPRESSED, *COMPRESSED_ONLY, "klt", "klt-light"])
 
 
 @pytest.mark.parametrize("profile", profile_ids())
@@ -67,18 +70,32 @@ def test_a_malformed_profile_is_refused(profile: str) -> None:
 
 
 def test_parameters_that_a_profile_does_not_take_are_refused() -> None:
-    with pytest.raises(BadArgument, match="takes no parameters, not 'level=3,x=1'"):
+    with pytest.raises(BadArgument, match="takes no parameters, not 'level=3'"):
         parse_profile("q4-zstd:level=3,x=1")
+    with pytest.raises(BadArgument, match="klt takes step, not 'x=1'"):
+        parse_profile("klt:step=1,x=1")
+
+
+def test_parameters_are_read() -> None:
+    assert parse_profile("klt:step=1.25") == Profile("klt", {"step": "1.25"})
+    assert str(parse_profile("klt-light:step=64")) == "klt-light:step=64"
+
+
+@pytest.mark.parametrize("step", ["0.2", "64.1", "1e0", "-1", ".5", "0.12345", "nan", "1,step=1"])
+def test_steps_out_of_range_are_refused(step: str) -> None:
+    with pytest.raises(BadArgument, match="comes twice or is out of range"):
+        parse_profile(f"klt:step={step}")
 
 
 def test_only_quantised_profiles_need_a_calibration() -> None:
     needing = [profile for profile in profile_ids() if needs_calibration(parse_profile(profile))]
-    assert needing == [profile for profile in profile_ids() if profile.startswith("q")]
+    assert needing == [profile for profile in profile_ids() if not profile.startswith("raw")]
 
 
 def test_bits_of_an_element() -> None:
     bits = {profile: bits_per_element(parse_profile(profile)) for profile in profile_ids()}
-    assert bits == PLAIN_OR_COMPRESSED | dict.fromkeys(COMPRESSED_ONLY, 8)  # a code that is no nibble has a whole byte
+    # A code that is no nibble has a whole byte.
+    assert bits == PLAIN_OR_COMPRESSED | dict.fromkeys([*COMPRESSED_ONLY, "klt", "klt-light"], 8)
 
 
 def test_what_an_encoder_writes_its_decoder_reads() -> None:
@@ -97,8 +114,8 @@ def test_an_encoder_may_ignore_acknowledgements() -> None:
 
 def test_listing_profiles_loads_no_numpy() -> None:
     program = (
-        "import sys, models.codecs as c; c.needs_calibration(c.parse_profile('q4')); "
-        "sys.exit(bool({'numpy', 'zstandard', 'onnxruntime'} & set(sys.modules)))"
+        "import sys, models.codecs as c; c.needs_calibration(c.parse_profile('klt:step=1')); "
+        "sys.exit(bool({'numpy', 'zstandard', 'constriction', 'onnxruntime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
@@ -149,7 +166,7 @@ def test_vectors_frames(vector: dict[str, Any], calibration: Calibration) -> Non
 
 
 def test_vectors_cover_every_profile() -> None:
-    assert {vector["profile"] for vector in VECTORS["frames"]} == set(profile_ids())
+    assert {vector["profile"] for vector in VECTORS["frames"]} == set(SCALAR)
 
 
 def test_vectors_concealment(calibration: Calibration) -> None:

@@ -79,8 +79,8 @@ class Encoder:
 def test_acknowledgements_reach_the_encoder_before_its_next_frame(point: OperatingPoint) -> None:
     device = device_of(point)
     device._encoder = encoder = Encoder()  # type: ignore[assignment]  # the codecs of now make nothing of them
-    device.acknowledge(answer(5, [True, False, True]))
-    device.acknowledge(answer(6, [True]))
+    device.acknowledge(5, [True, False, True])
+    device.acknowledge(6, [True])
     assert encoder.calls == []
     with pytest.raises(CodecError):
         device.process(frame())
@@ -93,7 +93,7 @@ def test_acknowledgements_of_a_device_that_rests_do_not_pile_up(point: Operating
     device = device_of(point)
     device._encoder = encoder = Encoder()  # type: ignore[assignment]
     for frame_id in range(1, MAX_ACKNOWLEDGEMENTS + 11):
-        device.acknowledge(answer(frame_id, [True]))
+        device.acknowledge(frame_id, [True])
     with pytest.raises(CodecError):
         device.process(frame())
     assert [frame_id for frame_id, _ in encoder.calls] == list(range(11, MAX_ACKNOWLEDGEMENTS + 11))
@@ -123,7 +123,7 @@ def test_a_cache_that_cannot_be_written_is_told(point: OperatingPoint, tmp_path:
 def test_for_a_new_session_it_counts_from_one_and_keeps_the_head(point: OperatingPoint) -> None:
     old = device_of(point)
     old.process(frame())
-    old.acknowledge(answer(1, [True]))
+    old.acknowledge(1, [True])
     new = old.for_new_session()
     assert (new.point, new.partition, new.provider) == (old.point, old.partition, old.provider)
     assert new._head is old._head

@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models import PartitionStore, Zoo
 from pipeline import edge_session, limits
+from pipeline.device import DevicePart
 from pipeline.edge import Edge
+from pipeline.frames import Frame
+from pipeline.offers import points
 from pipeline.settings import EdgeSettings
-from rtc import OUTPUT_DETECTIONS, OUTPUT_NONE, Peer, Status
+from rtc import OUTPUT_DETECTIONS, OUTPUT_NONE, Peer, Status, units_of_frame
 from signaling import (
     Bye,
     ParameterSetAck,
@@ -30,7 +34,7 @@ from signaling import (
 
 WAIT = 20.0
 
-Connect = Callable[[str], AbstractAsyncContextManager[Any]]
+Connect = Callable[..., AbstractAsyncContextManager[Any]]
 Until = Any
 
 
@@ -176,6 +180,24 @@ async def test_a_frame_gives_way_to_a_newer_one_until_it_is_begun(
             assert (first.frame_id, first.status) == (1, Status.SUPERSEDED)
         second = await ue.result()
         assert (second.frame_id, second.status) == (2, Status.OK)
+
+
+async def test_frames_that_later_ones_are_predicted_from_are_decoded_all_the_same(
+    edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
+) -> None:
+    point = points(Zoo(), profile="klt:step=1")[0]
+    part = DevicePart(point, PartitionStore(), provider="cpu", threads=1, max_payload=1000)
+    async with connect_stub_ue(edge.url, point) as ue:
+        await ue.announce(ue.parameters())
+        async with busy(edge):
+            for number in range(1, 4):
+                coded = part.process(Frame(pictures[0], number, 0.0)).coded
+                ue.send(units_of_frame(1, number, number, coded.slices, coded.intra, coded.reference))
+            await ue.announce(ue.parameters(2, partition=32 * "0"))  # all three wait now
+        results = [await ue.result() for _ in range(3)]
+        statuses = [(result.frame_id, result.status, result.decoded) for result in results]
+        assert statuses == [(1, Status.SUPERSEDED, True), (2, Status.SUPERSEDED, True), (3, Status.OK, False)]
+        assert all(result.decode_us and not result.tail_us for result in results[:2])
 
 
 async def test_a_frame_that_waited_too_long_for_a_thread_is_late(

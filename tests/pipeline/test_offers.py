@@ -43,10 +43,14 @@ def test_defaults_come_first_and_every_cut_has_every_profile() -> None:
     card = Zoo().get()
     found = points(Zoo())
     assert (found[0].card, found[0].cut, found[0].profile) == (card, card.partition(), card.default_profile)
-    assert len(found) == len(card.partitions) * len(card.profiles)
-    assert {(point.cut.name, point.profile) for point in found} == {
-        (cut.name, profile) for cut in card.partitions for profile in card.profiles
+    expected = {
+        (cut.name, profile)
+        for cut in card.partitions
+        for profile in card.profiles
+        if cut.default or not profile.startswith("klt")  # the other one has no klt tables
     }
+    assert len(found) == len(expected)
+    assert {(point.cut.name, point.profile) for point in found} == expected
     for point in found:
         assert (point.calibration is not None) == needs_calibration(parse_profile(point.profile))
 

@@ -52,11 +52,12 @@ def fields_of(result: Result) -> dict[str, Any]:
         "output_kind": result.output_kind,
         "output": bytes(result.output).hex(),
         "heartbeat": result.heartbeat,
+        "decoded": result.decoded,
     }
 
 
 def result_of(fields: dict[str, Any]) -> Result:
-    kept = ("frame_id", "queue_us", "decode_us", "tail_us", "post_us", "slices", "output_kind", "heartbeat")
+    kept = ("frame_id", "queue_us", "decode_us", "tail_us", "post_us", "slices", "output_kind", "heartbeat", "decoded")
     return Result(
         status=Status[fields["status"].upper()],
         capture_us=int(fields["capture_us"]),
@@ -91,6 +92,7 @@ def results(draw: st.DrawFn) -> Result:
         concealed=draw(st.integers(0, 65_535)) / 65_535,
         output_kind=kind,
         output=draw(st.binary(max_size=64)) if kind else b"",
+        decoded=not status.has_output and draw(st.booleans()),
     )
 
 
