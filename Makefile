@@ -6,19 +6,27 @@ COVERAGE := $(BIN)/coverage report --skip-covered
 
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
 PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
-	rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/sctp_counters.py rtc/sctp_streams.py rtc/sctp_wire.py \
-	models/tensor.py models/identity.py models/card.py models/calibration.py models/codecs/*.py \
-	signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py signaling/endpoint.py \
-	signaling/aisplit.py signaling/negotiation.py signaling/control.py signaling/parametersets.py signaling/auth.py \
-	signaling/limits.py signaling/resume.py pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py \
-	pipeline/offers.py pipeline/limits.py pipeline/reconnect.py
+	rtc/sender.py rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/link_rate.py rtc/sctp_counters.py \
+	rtc/sctp_streams.py rtc/sctp_wire.py rtc/link.py rtc/link_settings.py \
+	models/tensor.py models/identity.py models/card.py models/task.py models/members.py models/information.py \
+	models/calibration.py models/detection/*.py models/codecs/*.py \
+	models/graph/index.py models/graph/fixed_shapes.py models/graph/cuts.py models/graph/datapath.py \
+	models/graph/enumeration.py models/graph/flow.py models/graph/mincut.py models/graph/memory.py \
+	models/graph/macs.py models/graph/prediction.py \
+	models/graph/surroundings.py models/graph/folding.py models/graph/candidates.py models/graph/planning.py \
+	signaling/addresses.py signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py \
+	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \
+	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
+	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
+	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py \
+	models/evaluation/*.py pipeline/evaluation/figures.py
 
 empty :=
 comma := ,
 space := $(empty) $(empty)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench soak fuzz calibrate-test lock clip clean
+.PHONY: help setup demo test lint format bench sweep soak fuzz calibrate-test lock clip clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +38,7 @@ demo: setup ## run the main job on the bundled clip, both endpoints on this mach
 	@$(BIN)/splitrtc demo
 
 test: setup ## the whole test suite, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 	@$(COVERAGE) --include='$(subst $(space),$(comma),$(strip $(PURE)))' --fail-under=100
 
 lint: setup ## ruff and mypy
@@ -45,12 +53,18 @@ format: setup ## let ruff rewrite what it can
 bench: setup ## print the figures that the documentation quotes
 	@$(BIN)/python -m benchmarks
 
+sweep: setup ## cut every model after every node and verify it bit for bit; the table in docs/splitting.md
+	@$(BIN)/python -m benchmarks.sweep --write
+
 soak: setup ## the tests that take longer than the suite's five minutes
 	@$(BIN)/python -m pytest -m soak
 
+fuzz: FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the property tests (FUZZ_EXAMPLES=20000)
-	@$(BIN)/python -m benchmarks.fuzz $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
-	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' $(BIN)/python -m pytest -m 'fuzz or hypothesis'
+	@echo "fuzz: other inputs each time; 'make fuzz FUZZ_SEED=$(FUZZ_SEED)' has these again"
+	@$(BIN)/python -m benchmarks.fuzz --seed $(FUZZ_SEED) $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
+	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' \
+		$(BIN)/python -m pytest -m 'fuzz or hypothesis' --hypothesis-seed=$(FUZZ_SEED)
 
 calibrate-test: setup ## the tests of `splitrtc calibrate` that need torch (installs its CPU build into .venv)
 	@$(BIN)/python -m pip install --quiet 'torch>=2.4' --extra-index-url https://download.pytorch.org/whl/cpu

@@ -8,9 +8,9 @@ command -v uv >/dev/null || { echo "lock: uv is needed (pip install uv)." >&2; e
 new=$(mktemp)
 trap 'rm -f "$new"' EXIT
 {
-    echo "# Made by 'make lock' from pyproject.toml with the extras cpu, dev, fast and plot. Do not edit."
+    echo "# Made by 'make lock' from pyproject.toml with the extras cpu, dev, eval, fast and plot. Do not edit."
     # --fork-strategy fewest: one version of a package for all Python versions wherever there is one.
-    uv pip compile pyproject.toml --quiet --upgrade --extra cpu --extra dev --extra fast --extra plot \
+    uv pip compile pyproject.toml --quiet --upgrade --extra cpu --extra dev --extra eval --extra fast --extra plot \
         --universal --python-version 3.11 --fork-strategy fewest \
         --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 } >"$new"

@@ -14,7 +14,18 @@ from rich.console import Console
 
 from benchmarks.common import print_table
 
-NAMES = ("latency", "device_cpu", "startup", "sessions", "memory", "link")
+NAMES = (
+    "latency",
+    "device_cpu",
+    "startup",
+    "sessions",
+    "memory",
+    "link",
+    "transport",
+    "partition",
+    "task_layer",
+    "split_engine",
+)
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipeline.run import Run
     from pipeline.summary import Summary
 
@@ -31,6 +33,7 @@ __all__ = [
     "Figure",
     "Memory",
     "Option",
+    "clip_images",
     "cpu_seconds",
     "edge_process",
     "machine",
@@ -142,6 +145,19 @@ async def play_for(run: Run, seconds: float) -> Summary:
     finally:
         limit.cancel()
         await asyncio.gather(*stopping)
+
+
+def clip_images(count: int) -> list[np.ndarray]:
+    """The first pictures of the bundled clip, BGR, uint8."""
+    from pipeline.sources import open_source
+
+    source = open_source("clip")
+    source.open()
+    try:
+        pictures = [source.read() for _ in range(count)]
+    finally:
+        source.close()
+    return [picture.image for picture in pictures if picture is not None]
 
 
 # What processes use

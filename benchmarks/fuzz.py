@@ -217,12 +217,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         print(json.dumps({outcome.name: asdict(outcome) | {"rate": outcome.rate} for outcome in outcomes}))
     else:
-        Console().print(_table(outcomes))
+        Console().print(_table(outcomes, chosen.seed))
     sys.exit(any(outcome.failures for outcome in outcomes))
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table("parser", title="hostile inputs")
+def _table(outcomes: Sequence[Outcome], seed: int) -> Table:
+    table = Table("parser", title=f"hostile inputs, seed {seed}")
     for heading in ("inputs", "accepted", "inputs/s", "slowest ms", "growth MB", "peak MB", "failures"):
         table.add_column(heading, justify="right")
     for outcome in outcomes:

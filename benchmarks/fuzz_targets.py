@@ -134,7 +134,7 @@ def _description_targets() -> Iterator[Target]:
 
     from rtc import intermediate_attributes, read_channel_attributes
     from rtc.transport import check_description
-    from signaling import SplitOffer, offers_of
+    from signaling import SplitOffer, offers_of, resume_attribute, resume_id_of, without_resume_id
     from splitrtc_errors import ProtocolError
 
     offer = _offer()
@@ -152,6 +152,18 @@ def _description_targets() -> Iterator[Target]:
     lines = [line.partition(b" ")[2].partition(b" ")[2] for line in own if line.startswith(b"a=dcsa")]
     assert lines
     yield Target("ai-split", _text(SplitOffer.parse), lines, (ProtocolError,), is_text=True)
+
+    resumed = [b"a=dcsa:2 " + ":".join(resume_attribute(16 * "0f")).encode()]
+
+    def resume(text: str) -> None:
+        if resume_id_of(intermediate_attributes(text)) is None:
+            raise ProtocolError("nothing to take out")
+        if resume_id_of(intermediate_attributes(without_resume_id(text))) is not None:
+            raise AssertionError("an id is left in an offer from which it was taken out")
+
+    maps = [line for line in own if line.startswith(b"a=dcmap")]
+    again = [head + b"\r\n".join([*maps, *lines]) + b"\r\n" for lines in (resumed, [*own[3:4], *resumed])]
+    yield Target("ai-resume", _text(resume), again, (ProtocolError,), is_text=True)
     # aiortc's own parser: whatever it raises is caught; but it must come back, and free what it took.
     yield Target(
         "SDP in aiortc", _text(SessionDescription.parse), [_OFFER.encode(), *whole], (Exception,), is_text=True
@@ -279,7 +291,7 @@ def _codec_targets() -> Iterator[Target]:
     rng = np.random.default_rng(1)
     values = [rng.normal(0, 0.5, spec.shape).astype(np.float32) for spec in specs]
     good: list[bytes] = []
-    for name in ("raw", "q8-zstd", "q4-zstd"):
+    for name in ("raw", "q8-zstd", "q4-zstd", "q3-zstd", "q4-snappy", "q16-snappy"):
         profile = parse_profile(name)
         slices = make_encoder(profile, specs, calibration, 128).encode(1, values).slices
         good += slices
@@ -346,6 +358,7 @@ def _klt_targets(
 
 def _file_targets() -> Iterator[Target]:
     from models import Calibration, ModelCard, Zoo
+    from models.information import read_information
     from splitrtc_errors import ModelError, ModelFileError
 
     card = Zoo().get()
@@ -359,10 +372,13 @@ def _file_targets() -> Iterator[Target]:
         tensor["klt"] = _klt_tables(3).to_json()
     yield Target("calibration", Calibration.from_bytes, [json.dumps(value).encode()], (ModelError,), is_text=True)
 
-    text = card.to_json()
-    text["labels"] = text["labels"][:2]
-    for output in text["outputs"]:
-        output["shape"] = [2 if size == len(card.labels) else size for size in output["shape"]]
+    texts = []
+    for card in map(Zoo().get, Zoo().names()):
+        text, classes = card.to_json(), len(card.labels)
+        text["labels"] = text["labels"][:2]
+        for output in text["outputs"]:
+            output["shape"] = [{classes: 2, classes + 5: 7}.get(size, size) for size in output["shape"]]
+        texts.append(json.dumps(text).encode())
 
     def read_card(data: bytes) -> None:
         try:
@@ -371,4 +387,31 @@ def _file_targets() -> Iterator[Target]:
             raise ModelFileError("not JSON") from error
         ModelCard.from_json(value)
 
-    yield Target("card", read_card, [json.dumps(text).encode()], (ModelError,), is_text=True)
+    yield Target("card", read_card, texts, (ModelError,), is_text=True)
+    yield Target("information", read_information, _information(), (ModelError,), is_text=True)
+
+
+def _information() -> list[bytes]:
+    """Metadata of each kind."""
+    from models.information import (
+        EndpointCapabilities,
+        IntermediateData,
+        ModelInformation,
+        ServiceRequirements,
+        SplitPoint,
+        information_bytes,
+    )
+    from models.tensor import TensorSpec
+
+    digest = "sha-256:" + 64 * "a"
+    data = IntermediateData((TensorSpec("a", "float32", (1, 8, 6, 6)), TensorSpec("b", "int8", ())), "up", ("raw",))
+    point = SplitPoint.of(digest, 0, "Conv_1", "after", data)
+    image = TensorSpec("image", "float32", (1, 3, 8, 8))
+    return [
+        information_bytes(information)
+        for information in (
+            ModelInformation(digest, "m", "ONNX", 9, (image,), (image,), 1, 2, 3, 4.5, 6.0, (point,)),
+            ServiceRequirements("detection", 100.0, 25.0, 30.0),
+            EndpointCapabilities(("ONNX Runtime 1.20",), ("raw", "q4-zstd"), 1e12, 10**9, 5e6),
+        )
+    ]

@@ -14,6 +14,8 @@ produced.
   of a run over the same link without loss, over answered frames.
 * ``overhead_ms``: from capture to result without compute and without the link's RTT, of answered frames.
 * ``payload``: the same with frames of 5 000 bytes in five slices and no model; there fresh asks for 75 %.
+* ``transport_cpu_ms``: CPU time of each side per frame of 9 000 bytes in nine slices on a link that does nothing, with
+  the making and matching of units but without a model.
 * ``rate_step``: the rate falls from 8 to 1 Mbit/s and comes back, without loss. ``fresh_again_s`` is the time from the
   fall until the first result from which on nine of ten of a second's results are fresh; ``highest_age_ms`` the greatest
   age, while the rate was low, of the newest result that there was to be shown.
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -36,20 +39,23 @@ import numpy as np
 from rich.progress import Progress
 
 from benchmarks.common import PROFILE, Edge, Figure, Option, edge_process, run_benchmark, run_json
-from benchmarks.payload import Answer, send_frames
+from benchmarks.payload import Sent, send_frames
+from models import Detections
+from models.evaluation.matching import matches
 from pipeline.summary import MODEL_AND_CODEC
 
 SLACK_MS = 25.0
 ENOUGH = 0.85
 PAYLOAD_ENOUGH = 0.75
+PAYLOAD_SLICES, PAYLOAD_SIZE = 5, 5_000
+CPU_SLICES, CPU_SIZE = 9, 9_000
 WIRE_COUNTS_BELOW = 5e6
 """Bits per second below which a frame's own time on the wire is added to the limit."""
-IOU = 0.5
 HIGH, LOW = 8e6, 1e6
 """Rates of the rate step, in bits per second."""
 FALLS, RISES = 0.4, 0.7
 """When it falls and comes back, as a share of the run."""
-PARTS = ("clip", "payload", "step")
+PARTS = ("clip", "payload", "step", "cpu")
 KINDS = {"ours": "splitrtc", "plain": "benchmarks.plain"}
 
 FIGURES = tuple(
@@ -64,6 +70,8 @@ FIGURES = tuple(
         ("overhead_ms.p95", "overhead p95, ms"),
         ("payload.fresh_share", "5 KB payload: fresh"),
         ("payload.mean_slice_share", "5 KB payload: slices in time"),
+        ("transport_cpu_ms.ue", "CPU per 9 KB frame at the UE, ms"),
+        ("transport_cpu_ms.edge", "CPU per 9 KB frame at the edge, ms"),
         ("rate_step.fresh_again_s", "8 to 1 Mbit/s: fresh again after, s"),
         ("rate_step.highest_age_ms", "8 to 1 Mbit/s: highest age, ms"),
     )
@@ -174,10 +182,10 @@ def count(names: Iterable[str]) -> dict[str, int]:
     return {name: known.count(name) for name in sorted(set(known))}
 
 
-def payload_figures(runs: Sequence[tuple[int, dict[int, Answer]]], limits: Limits, size: float) -> dict[str, Any]:
+def payload_figures(runs: Sequence[Sent], limits: Limits, size: float) -> dict[str, Any]:
     """The figures of some runs with the test payload, taken together."""
-    produced = sum(frames for frames, _ in runs)
-    answers = [answer for _, found in runs for answer in found.values()]
+    produced = sum(run.frames for run in runs)
+    answers = [answer for run in runs for answer in run.answers.values()]
     overheads = [answer.seconds * 1e3 - limits.rtt for answer in answers]
     in_time = [
         answer.share for answer, overhead in zip(answers, overheads, strict=True) if limits.in_time(overhead, size)
@@ -188,6 +196,14 @@ def payload_figures(runs: Sequence[tuple[int, dict[int, Answer]]], limits: Limit
         "answered_share": round(len(answers) / produced, 4),
         "mean_slice_share": round(sum(in_time) / produced, 4),
         "overhead_ms": percentiles(overheads),
+    }
+
+
+def cpu_figures(runs: Sequence[Sent]) -> dict[str, float]:
+    """Milliseconds of CPU time per frame, of each side: the median of some runs."""
+    return {
+        side: round(statistics.median(getattr(run, f"{side}_cpu") / run.frames for run in runs) * 1e3, 3)
+        for side in ("ue", "edge")
     }
 
 
@@ -230,30 +246,19 @@ def f1(pairs: Iterable[tuple[Frame, Frame]]) -> float | None:
     """F1 of detections against those of a reference, over pairs of frames; None when neither ever had any."""
     hits = found = wanted = 0
     for frame, reference in pairs:
-        hits += matches(frame["detections"], reference["detections"])
+        hits += matches(detections(frame["detections"]), detections(reference["detections"]))
         found += len(frame["detections"])
         wanted += len(reference["detections"])
     return round(2 * hits / (found + wanted), 4) if found + wanted else None
 
 
-def matches(found: Sequence[Frame], wanted: Sequence[Frame]) -> int:
-    """How many detections find a partner, each its best one of those left, the surest ones first."""
-    left = list(wanted)
-    for one in sorted(found, key=lambda one: -one["score"]):
-        same = [other for other in left if other["class"] == one["class"]]
-        best = max(same, key=lambda other: iou(one["box"], other["box"]), default=None)
-        if best is not None and iou(one["box"], best["box"]) >= IOU:
-            left.remove(best)
-    return len(wanted) - len(left)
-
-
-def iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2)."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
-    return shared / union if union > 0 else 0.0
+def detections(found: Sequence[Frame]) -> Detections:
+    """The detections of a frame, from their JSON."""
+    return Detections(
+        np.array([one["box"] for one in found], np.float32).reshape(-1, 4),
+        np.array([one["score"] for one in found], np.float32),
+        np.array([one["class"] for one in found], np.int64),
+    )
 
 
 # The benchmark
@@ -270,7 +275,8 @@ def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     if options.burst:
         lossy += f",burst={options.burst}"
     clips: dict[str, list[Played]] = {kind: [] for kind in KINDS}
-    payloads: dict[str, list[tuple[int, dict[int, Answer]]]] = {kind: [] for kind in KINDS}
+    payloads: dict[str, list[Sent]] = {kind: [] for kind in KINDS}
+    cpu: dict[str, list[Sent]] = {kind: [] for kind in KINDS}
     steps: dict[str, list[Played]] = {kind: [] for kind in KINDS}
     reference: dict[int, Frame] = {}
     with (
@@ -292,7 +298,11 @@ def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
                 if "clip" in parts:
                     clips[kind].append(play(kind, edge, f"{lossy},seed={number}", options.seconds))
                 if "payload" in parts:
-                    payloads[kind].append(asyncio.run(send_frames(kind, f"{lossy},seed={number}", options.seconds)))
+                    link = f"{lossy},seed={number}"
+                    sending = send_frames(kind, link, options.seconds, PAYLOAD_SLICES, PAYLOAD_SIZE)
+                    payloads[kind].append(asyncio.run(sending))
+                if "cpu" in parts:
+                    cpu[kind].append(asyncio.run(send_frames(kind, "rtt=0", options.seconds, CPU_SLICES, CPU_SIZE)))
                 if "step" in parts:
                     step = f"rtt={options.rtt},rate={HIGH:.0f},trace={trace},seed={number}"
                     steps[kind].append(play(kind, edge, step, options.seconds))
@@ -300,6 +310,7 @@ def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     for kind in KINDS:
         result[kind] = clip_figures(clips[kind], reference, limits)
         result[kind]["payload"] = payload_figures(payloads[kind], limits, 5_100) if payloads[kind] else None
+        result[kind]["transport_cpu_ms"] = cpu_figures(cpu[kind]) if cpu[kind] else None
         result[kind]["rate_step"] = step_figures(steps[kind], options.seconds, options.rtt) if steps[kind] else None
     return {"link": lossy, "runs": options.runs, **result["ours"], "plain": result["plain"]}
 

@@ -22,10 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.progress import Progress
 
-from benchmarks.common import PROFILE, Figure, Option, edge_process, memory_of, run_benchmark
+from benchmarks.common import PROFILE, Figure, Option, clip_images, edge_process, memory_of, run_benchmark
 from pipeline.cli.common import run_async
 from pipeline.settings import UeSettings
-from pipeline.sources import open_source
 from pipeline.ue import UeSession
 
 FIGURES = (
@@ -48,11 +47,7 @@ SAMPLES = 20
 
 async def play(url: str, warm_up: int, frames: int, step: int) -> None:
     """The UE: after the warm-up and each ``step`` frames more, write how many have ended and how many were answered."""
-    source = open_source("clip")
-    source.open()
-    read = [source.read() for _ in range(PICTURES)]
-    source.close()
-    pictures = [picture.image for picture in read if picture is not None]
+    pictures = clip_images(PICTURES)
     places = asyncio.Semaphore(UNDER_WAY)
 
     async def feed() -> AsyncIterator[Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import ROOT
+from benchmarks.common import ROOT, cpu_seconds
 from benchmarks.plain import PlainPeer
 from pipeline.alarm import Alarm
 from pipeline.connection import FRAMES_WAITED_FOR
@@ -36,12 +36,9 @@ from rtc import (
     units_of_frame,
 )
 
-__all__ = ["FPS", "SLICES", "Answer", "send_frames"]
+__all__ = ["FPS", "Answer", "Sent", "send_frames"]
 
 FPS = 30.0
-SLICES = 5
-SIZE = 5_000
-"""Bytes of a frame, without the headers of its units."""
 BIND = "127.0.0.1"
 BUDGET = 0.5
 """Seconds after which a frame is worthless."""
@@ -55,8 +52,17 @@ class Answer(NamedTuple):
     share: float
 
 
-async def send_frames(kind: str, link: str, seconds: float) -> tuple[int, dict[int, Answer]]:
-    """Send frames for so long; returns how many there were, and the answers by frame."""
+class Sent(NamedTuple):
+    """How many frames there were, the answers by frame, and the CPU time of each side in seconds."""
+
+    frames: int
+    answers: dict[int, Answer]
+    ue_cpu: float
+    edge_cpu: float
+
+
+async def send_frames(kind: str, link: str, seconds: float, slices: int, size: int) -> Sent:
+    """Send frames of so many slices and, without the headers of the units, bytes for so long."""
     loop = asyncio.get_running_loop()
     command = [sys.executable, "-m", "benchmarks.payload", kind]
     edge = await asyncio.create_subprocess_exec(
@@ -74,7 +80,7 @@ async def send_frames(kind: str, link: str, seconds: float) -> tuple[int, dict[i
             answers[result.frame_id] = Answer(took, result.received_count / result.slices)
 
     frames = max(1, round(seconds * FPS))
-    slices = [bytes([index]) * (SIZE // SLICES) for index in range(SLICES)]
+    parts = [bytes([index]) * (size // slices) for index in range(slices)]
     try:
         async with RelayThread(parse_link(link), BIND) as relay, PEERS[kind](bind=BIND) as peer:
             peer.on_result = on_result
@@ -83,17 +89,20 @@ async def send_frames(kind: str, link: str, seconds: float) -> tuple[int, dict[i
             answer = json.loads(await edge.stdout.readline())
             await peer.accept_answer(await relay.rewrite(answer, "edge"))
             await peer.opened(20.0)
+            # Of the thread, since the link runs in another one.
+            before = time.thread_time(), cpu_seconds(edge.pid)
             start = loop.time() + 0.2
             for number in range(1, frames + 1):
                 await asyncio.sleep(start + number / FPS - loop.time())
                 sent_at[number] = now = time.monotonic()
-                units = units_of_frame(1, number, int(now * 1e6), slices)
+                units = units_of_frame(1, number, int(now * 1e6), parts)
                 peer.sender.offer(OutgoingFrame(number, units, now + BUDGET))
             await asyncio.sleep(BUDGET)
+            cpu = time.thread_time() - before[0], cpu_seconds(edge.pid) - before[1]
     finally:
         edge.stdin.close()
         await edge.wait()
-    return frames, answers
+    return Sent(frames, answers, *cpu)
 
 
 class Answering:

@@ -44,6 +44,9 @@ class NaiveSender:
         for unit in frame.units:
             self._channel.send(unit)
 
+    def expire(self) -> None:
+        """Nothing ever waits here."""
+
 
 class PlainPeer:
     """What a session needs of `rtc.Peer`, with nothing but aiortc's own transport and no sign of life."""

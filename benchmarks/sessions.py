@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from rich.progress import Progress
 
-from benchmarks.common import PROFILE, Edge, Figure, Option, cpu_seconds, edge_process, run_benchmark
+from benchmarks.common import PROFILE, Edge, Figure, Option, clip_images, cpu_seconds, edge_process, run_benchmark
 from models import PartitionStore, TensorSpec, Zoo
 from pipeline.cli.common import run_async
+from pipeline.connection import FRAMES_WAITED_FOR
 from pipeline.device import DevicePart
 from pipeline.frames import Frame
-from pipeline.offers import VARIANT, OperatingPoint, points
+from pipeline.offers import OperatingPoint, points
 from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET
-from pipeline.sources import open_source
 from rtc import (
     OutgoingFrame,
     Peer,
@@ -46,7 +46,6 @@ from rtc import (
     units_of_frame,
 )
 from signaling import (
-    ParameterSet,
     ParameterSetAck,
     SentSets,
     SignalingClient,
@@ -103,16 +102,11 @@ def record() -> Recording:
     """Code frames of the clip as a device does."""
     point = points(Zoo(), profile=PROFILE)[0]
     device = DevicePart(point, PartitionStore(), provider="auto", threads=1, max_payload=unit_payload_limit())
-    source = open_source("clip")
-    source.open()
     frames, seconds = [], []
-    for index in range(CODED_FRAMES):
-        picture = source.read()
-        assert picture is not None
-        coded = device.process(Frame(picture.image, index, time.monotonic()))
+    for index, image in enumerate(clip_images(CODED_FRAMES)):
+        coded = device.process(Frame(image, index, time.monotonic()))
         frames.append(list(coded.coded.slices))
         seconds.append(coded.preprocess + coded.head + coded.encode)
-    source.close()
     return Recording(point, device.partition.crossing, frames, float(np.median(seconds)))
 
 
@@ -155,18 +149,7 @@ class ReplayUe:
         await self._peer.accept_answer(answer)
         await self._peer.opened(CONNECT_TIMEOUT)
         self._set = self._sets.announce(
-            ParameterSet(
-                id=0,
-                direction="up",
-                model=point.card.digest,
-                partition=point.partition,
-                variant=VARIANT,
-                profile=point.profile,
-                calibration=point.calibration.digest if point.calibration else None,
-                tensors=self._recording.crossing,
-                deadline_ms=round(1500 / FPS),
-                budget_ms=round(FRAME_BUDGET * 1000),
-            )
+            point.parameter_set(self._recording.crossing, deadline=FRAMES_WAITED_FOR / FPS, budget=FRAME_BUDGET)
         )
         self._peer.send_control(serialise_control(self._set))
         async with asyncio.timeout(CONNECT_TIMEOUT):

@@ -26,10 +26,19 @@ if TYPE_CHECKING:
         profile_ids,
     )
     from models.detection import Detections, Detector, pack_detections, parse_detections, to_supervision
-    from models.graph import SplitModel, split
+    from models.graph import Cut, Model, Part, split
     from models.identity import bytes_digest, digest_hex, file_digest, is_digest, is_partition_id, partition_id
+    from models.information import (
+        EndpointCapabilities,
+        IntermediateData,
+        ModelInformation,
+        ServiceRequirements,
+        SplitPoint,
+        read_information,
+    )
     from models.partition import Partition, PartitionStore
     from models.preprocess import Preprocessor
+    from models.resolve import resolve_model
     from models.runtime import Submodel, available_providers, load_submodel
     from models.tensor import TensorSpec
     from models.zoo import Zoo
@@ -53,9 +62,18 @@ _MODULES = {
     ),
     "models.detection": ("Detections", "Detector", "pack_detections", "parse_detections", "to_supervision"),
     "models.identity": ("bytes_digest", "digest_hex", "file_digest", "is_digest", "is_partition_id", "partition_id"),
-    "models.graph": ("SplitModel", "split"),
+    "models.information": (
+        "EndpointCapabilities",
+        "IntermediateData",
+        "ModelInformation",
+        "ServiceRequirements",
+        "SplitPoint",
+        "read_information",
+    ),
+    "models.graph": ("Cut", "Model", "Part", "split"),
     "models.partition": ("Partition", "PartitionStore"),
     "models.preprocess": ("Preprocessor",),
+    "models.resolve": ("resolve_model",),
     "models.runtime": ("Submodel", "available_providers", "load_submodel"),
     "models.tensor": ("TensorSpec",),
     "models.zoo": ("Zoo",),
@@ -64,6 +82,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 __all__ = [
     "Calibration",
+    "Cut",
     "DecodedFrame",
     "Decoder",
     "Decoding",
@@ -71,14 +90,20 @@ __all__ = [
     "Detector",
     "EncodedFrame",
     "Encoder",
+    "EndpointCapabilities",
+    "IntermediateData",
+    "Model",
     "ModelCard",
+    "ModelInformation",
+    "Part",
     "Partition",
     "PartitionCard",
     "PartitionStore",
     "Preprocessing",
     "Preprocessor",
     "Profile",
-    "SplitModel",
+    "ServiceRequirements",
+    "SplitPoint",
     "Submodel",
     "TensorSpec",
     "Zoo",
@@ -99,6 +124,8 @@ __all__ = [
     "parse_profile",
     "partition_id",
     "profile_ids",
+    "read_information",
+    "resolve_model",
     "split",
     "to_supervision",
 ]

@@ -57,7 +57,7 @@ class TensorCalibration:
         if not len(self.low) == len(self.high) == len(self.mean) >= 1:
             raise CodecError(f"tensor {self.name}: low, high and mean do not have the same length, at least 1")
         try:
-            for bits in (4, 8):
+            for bits in (*range(2, 9), 16):
                 steps(self.low, self.high, bits)
         except CodecError as error:
             raise CodecError(f"tensor {self.name}: {error}") from error

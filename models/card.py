@@ -7,166 +7,55 @@ needs this module alone.
 from __future__ import annotations
 
 import json
-import math
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from models.cache import model_cache_path
 from models.identity import file_digest, is_digest, partition_id
+from models.members import Members, shown
+from models.task import Decoding, Preprocessing
 from models.tensor import TensorSpec, is_tensor_name
-from splitrtc_errors import BadArgument, ModelFileError, TensorError, UnknownModel
+from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
-__all__ = ["Decoding", "ModelCard", "PartitionCard", "Preprocessing", "TensorSpec"]
+__all__ = ["Constant", "Decoding", "ModelCard", "PartitionCard", "Preprocessing", "TensorSpec"]
 
 FORMAT = 1
 
 MAX_CARD_BYTES = 2**20
 MAX_LABELS = 2**16  # a class is a u16 on the wire
+MAX_CONSTANT = 64
+"""Values of a constant input: sizes and thresholds, no weights."""
 
-T = TypeVar("T")
+IMAGE_DTYPES = ("float32", "int32", "uint8")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-class _Members:
-    """The members of one JSON object, each taken once and checked; what is left over at the end is an error."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ModelFileError(f"{where}: expected an object, not {_shown(value)}")
-        self._left = dict(value)
-        self._where = where
-
-    def take(self, name: str, kind: type[T]) -> T:
-        if name not in self._left:
-            raise ModelFileError(f"{self._where}: {name!r} is missing")
-        value = self._left.pop(name)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:  # not isinstance: True is no integer
-            raise ModelFileError(f"{self._where}: {name!r} is a {kind.__name__}, not {_shown(value)}")
-        return value
-
-    def take_name(self, name: str) -> str:
-        value = self.take(name, str)
-        if _NAME.fullmatch(value) is None:
-            raise ModelFileError(
-                f"{self._where}: {name!r} is made of letters, digits, '_', '-' and '.', at most 64, not {_shown(value)}"
-            )
-        return value
-
-    def take_texts(self, name: str) -> tuple[str, ...]:
-        value = self.take(name, list)
-        if not value or not all(isinstance(item, str) for item in value):
-            raise ModelFileError(f"{self._where}: {name!r} is a list of at least one text, not {_shown(value)}")
-        return tuple(value)
-
-    def take_choice(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self.take(name, str)
-        if value not in choices:
-            raise ModelFileError(f"{self._where}: {name!r} is {' or '.join(choices)}, not {_shown(value)}")
-        return value
-
-    def take_plane_values(self, name: str) -> tuple[float, ...]:
-        value = self.take(name, list)
-        numbers = [item for item in value if type(item) in (int, float) and math.isfinite(item)]
-        if len(value) != 3 or len(numbers) != 3:
-            raise ModelFileError(f"{self._where}: {name!r} is a list of 3 finite numbers, not {_shown(value)}")
-        return tuple(map(float, numbers))
-
-    def take_share(self, name: str) -> float:
-        value = self.take(name, float)
-        if not 0 <= value <= 1:
-            raise ModelFileError(f"{self._where}: {name!r} is between 0 and 1, not {value}")
-        return value
-
-    def take_tensors(self, name: str) -> tuple[TensorSpec, ...]:
-        try:
-            return tuple(TensorSpec.from_json(item) for item in self.take(name, list))
-        except TensorError as error:
-            raise ModelFileError(f"{self._where}: {name!r}: {error}") from error
-
-    def has(self, name: str) -> bool:
-        return name in self._left
-
-    def done(self) -> None:
-        if self._left:
-            raise ModelFileError(f"{self._where}: unknown {', '.join(map(_shown, sorted(self._left)))}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+_URL = re.compile(r"(https://|http://(127\.0\.0\.1|\[::1\])[:/])[!-~]{1,2000}")
+"""What is sent over http can be looked at and kept back on the way; only this machine itself is trusted with that."""
 
 
 @dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """How a picture becomes the model's input: ``(pixel - mean[plane]) * scale[plane]``, pixels from 0 to 255.
+class Constant:
+    """An input of the model that is the same for every frame, such as the size of the picture that others rescale to.
 
-    ``resize`` is "stretch": to the input's size, bilinear, the aspect ratio is not kept. ``order`` is the order of the
-    colour planes, ``layout`` that of the dimensions.
+    ``values`` are its elements in C order.
     """
 
-    resize: str = "stretch"
-    order: str = "RGB"
-    layout: str = "NCHW"
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    scale: tuple[float, ...] = (1.0, 1.0, 1.0)
+    name: str
+    values: tuple[float, ...]
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
         """Read this part of a card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
-        preprocessing = cls(
-            resize=members.take_choice("resize", ("stretch",)),
-            order=members.take_choice("order", ("RGB", "BGR")),
-            layout=members.take_choice("layout", ("NCHW",)),
-            mean=members.take_plane_values("mean"),
-            scale=members.take_plane_values("scale"),
-        )
+        members = Members(value, where)
+        constant = cls(name=members.take("name", str), values=members.take_numbers("values"))
         members.done()
-        return preprocessing
+        return constant
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of from_json()."""
-        return {**asdict(self), "mean": list(self.mean), "scale": list(self.scale)}
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How the model's outputs become detections.
-
-    ``scheme`` is "ssd": output ``scores`` is 1 x N x classes, ``boxes`` 1 x N x 1 x 4 with (y1, x1, y2, x2) from 0
-    to 1, then non-maximum suppression per class at ``iou``. ``score`` is the lowest score that is reported at all,
-    ``display_score`` the one from which on a detection is worth showing to a person.
-    """
-
-    scheme: str
-    scores: str
-    boxes: str
-    iou: float
-    score: float
-    display_score: float
-
-    @classmethod
-    def from_json(cls, value: object, where: str) -> Self:
-        """Read this part of a card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
-        decoding = cls(
-            scheme=members.take_choice("scheme", ("ssd",)),
-            scores=members.take("scores", str),
-            boxes=members.take("boxes", str),
-            iou=members.take_share("iou"),
-            score=members.take_share("score"),
-            display_score=members.take_share("display_score"),
-        )
-        members.done()
-        return decoding
-
-    def to_json(self) -> dict[str, Any]:
-        """The inverse of from_json()."""
-        return asdict(self)
+        return {"name": self.name, "values": list(self.values)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +74,7 @@ class PartitionCard:
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
         """Read this part of a card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
+        members = Members(value, where)
         partition = cls(
             name=members.take_name("name"),
             tensors=members.take_texts("tensors"),
@@ -207,10 +96,13 @@ class PartitionCard:
 class ModelCard:
     """Everything that is known of a model.
 
-    ``digest`` is that of the model's whole file, ``size`` the file's size in bytes. ``labels`` holds the name of each
-    class, "?" where the model's data set leaves a gap. ``profiles`` are recommended for its intermediate data, from the
-    best quality to the fewest bytes. ``accuracy`` is a statement for people, with the set it holds for. ``directory``
-    is where the card was found; the files that it names lie there.
+    ``digest`` is that of the model's whole file, ``size`` the file's size in bytes, ``download`` the URL that it can be
+    had from. ``inputs`` and ``outputs`` have the sizes that the model is used with, also where its file leaves them
+    open; those inputs that are ``constants`` never change, and the one that is left is the image. ``labels`` holds the
+    name of each class, "?" where the model's data set leaves a gap. Without ``partitions``, one is found in the file.
+    ``profiles`` are recommended for its intermediate data, from the best quality to the fewest bytes. ``accuracy`` is
+    a statement for people, with the set it holds for. ``directory`` is where the card was found; the files that it
+    names lie there, but the model's may also lie in the cache, or, under any name, in one of ``folders``.
     """
 
     name: str
@@ -230,10 +122,13 @@ class ModelCard:
     partitions: tuple[PartitionCard, ...]
     profiles: tuple[str, ...]
     default_profile: str
+    constants: tuple[Constant, ...] = ()
+    download: str | None = None
     directory: Path | None = field(default=None, compare=False)
+    folders: tuple[Path, ...] = field(default=(), compare=False)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, folders: tuple[Path, ...] = ()) -> Self:
         """Read a card file; the files that it names are looked for beside it. ModelFileError when it is no good."""
         try:
             with path.open("rb") as file:
@@ -246,15 +141,17 @@ class ModelCard:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise ModelFileError(f"model card {path} is not JSON: {error}") from error
-        return cls.from_json(value, directory=path.parent, where=f"model card {path}")
+        card = cls.from_json(value, directory=path.parent, where=f"model card {path}")
+        return replace(card, folders=folders)
 
     @classmethod
     def from_json(cls, value: object, directory: Path | None = None, where: str = "model card") -> Self:
         """Read a parsed card strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-        members = _Members(value, where)
+        members = Members(value, where)
         if members.take("format", int) != FORMAT:
             raise ModelFileError(f"{where}: 'format' is not {FORMAT}; it was made for another version of splitrtc")
         partitions = members.take("partitions", list)
+        constants = members.take("constants", list) if members.has("constants") else []
         card = cls(
             name=members.take_name("name"),
             title=members.take("title", str),
@@ -273,6 +170,8 @@ class ModelCard:
             partitions=tuple(PartitionCard.from_json(item, f"{where}: a partition") for item in partitions),
             profiles=members.take_texts("profiles"),
             default_profile=members.take("default_profile", str),
+            constants=tuple(Constant.from_json(item, f"{where}: a constant") for item in constants),
+            download=_download(members.take("download", dict), where) if members.has("download") else None,
             directory=directory,
         )
         members.done()
@@ -281,34 +180,70 @@ class ModelCard:
 
     def _check(self, where: str) -> None:
         """Refuse members that are well-formed but do not fit each other."""
-        image = self.inputs[0] if len(self.inputs) == 1 else None
-        shapes = {spec.name: spec.shape for spec in self.outputs}
-        scores, boxes = shapes.get(self.decoding.scores), shapes.get(self.decoding.boxes)
-        anchors = scores[1] if scores is not None and len(scores) == 3 else 0
+        fixed = {constant.name: constant.values for constant in self.constants}
+        images = [spec for spec in self.inputs if spec.name not in fixed]
+        is_image = len(images) == 1 and self._is_image(images[0])
+        specs = {spec.name: spec for spec in (*self.inputs, *self.outputs)}
         names = [partition.name for partition in self.partitions]
         cuts = [partition.tensors for partition in self.partitions]
         for right, rule in (
             (is_digest(self.digest), "'digest' is 'sha-256:' and 64 lower-case hex digits"),
             (self.size >= 1, "'size' is at least 1"),
+            (len(specs) == len(self.inputs) + len(self.outputs), "no two inputs or outputs have the same name"),
+            (is_image, _IMAGE_RULE),
             (
-                image is not None and image.dtype == "float32" and len(image.shape) == 4 and image.shape[:2] == (1, 3),
-                "a detection model has one input, float32, 1 x 3 x height x width",
+                is_image and (images[0].dtype == "float32" or self.preprocessing.leaves_values),
+                "only a float32 input has a mean and a scale",
             ),
+            (len(fixed) == len(self.constants), "no two constants have the same name"),
+            (all(self._fills(c, specs.get(c.name)) for c in self.constants), _CONSTANT_RULE),
             (len(self.labels) <= MAX_LABELS, f"'labels' has at most {MAX_LABELS} names"),
-            (scores == (1, anchors, len(self.labels)), "'decoding': scores is an output 1 x N x number of labels"),
-            (boxes == (1, anchors, 1, 4), "'decoding': boxes is an output 1 x N x 1 x 4, N as in scores"),
+            (
+                is_image and self._decoding_fits(images[0]),
+                f"'decoding': the outputs have the types and shapes of scheme {self.decoding.scheme} "
+                "(docs/models.md), and one class for each label",
+            ),
             (len(set(names)) == len(names), "no two partitions have the same name"),
             (all(len(set(cut)) == len(cut) for cut in cuts), "a partition names each tensor once"),
             (all(is_tensor_name(name) for cut in cuts for name in cut), "a tensor's name has 1 to 512 bytes of UTF-8"),
-            (sum(partition.default for partition in self.partitions) == 1, "exactly one partition is the default"),
+            (
+                sum(partition.default for partition in self.partitions) == (1 if self.partitions else 0),
+                "exactly one partition is the default",
+            ),
             (self.default_profile in self.profiles, "'default_profile' is among 'profiles'"),
         ):
             if not right:
                 raise ModelFileError(f"{where} breaks the rule: {rule}")
 
+    def _is_image(self, spec: TensorSpec) -> bool:
+        planes = spec.shape[:2] if self.preprocessing.layout == "NCHW" else (*spec.shape[:1], *spec.shape[3:])
+        return spec.dtype in IMAGE_DTYPES and len(spec.shape) == 4 and planes == (1, 3)
+
+    def _fills(self, constant: Constant, spec: TensorSpec | None) -> bool:
+        if spec is None or spec not in self.inputs or not len(constant.values) == spec.elements <= MAX_CONSTANT:
+            return False
+        return spec.dtype in ("float32", "float64") or all(
+            value.is_integer() and abs(value) < 2**31 for value in constant.values
+        )
+
+    def _decoding_fits(self, image: TensorSpec) -> bool:
+        size = self.preprocessing.image_size(image.shape)
+        return self.decoding.fits({spec.name: spec for spec in self.outputs}, size, len(self.labels))
+
+    @property
+    def image(self) -> TensorSpec:
+        """The one input that changes with each frame."""
+        constant = {constant.name for constant in self.constants}
+        return next(spec for spec in self.inputs if spec.name not in constant)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of the image input in pixels."""
+        return self.preprocessing.image_size(self.image.shape)
+
     def to_json(self) -> dict[str, Any]:
-        """The inverse of from_json(); ``directory`` is left out."""
-        return {
+        """The inverse of from_json(); ``directory`` and ``folders`` are left out."""
+        value = {
             "format": FORMAT,
             "name": self.name,
             "title": self.title,
@@ -328,27 +263,52 @@ class ModelCard:
             "profiles": list(self.profiles),
             "default_profile": self.default_profile,
         }
+        if self.constants:
+            value["constants"] = [constant.to_json() for constant in self.constants]
+        if self.download is not None:
+            value["download"] = {"url": self.download}
+        return value
 
     @property
     def path(self) -> Path:
-        """The model's file, not checked."""
+        """Where the model's file lies beside the card, if it does."""
         return self._beside(self.file)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether there is a file that may well be the model's, from its size; `verified_path` makes sure."""
+        return next(self._candidates(), None) is not None
+
     def verified_path(self) -> Path:
-        """Return the model's file after checking its digest; ModelFileError when it is not the one."""
-        path = self.path
-        found = file_digest(path)
-        if found != self.digest:
-            raise ModelFileError(
-                f"{path} is not the file of model {self.name}: expected {self.digest} ({self.size} bytes), "
-                f"found {found} ({path.stat().st_size} bytes); fetch it again"
-            )
-        return path
+        """Return the model's file after checking its digest.
+
+        ModelFileError when there is none, or only one with the right name or size that is something else.
+        """
+        expected = f"expected {self.digest} ({self.size} bytes)"
+        problem = f"the file of model {self.name} is not here, {expected}"
+        for path in self._candidates():
+            found = file_digest(path)
+            if found == self.digest:
+                return path
+            size = path.stat().st_size
+            problem = f"{path} is not the file of model {self.name}: {expected}, found {found} ({size} bytes)"
+        how = f"run `splitrtc models fetch {self.name}`, or fetch it again" if self.download else "fetch it again"
+        raise ModelFileError(f"{problem}; {how} into a folder that --models names")
+
+    def _candidates(self) -> Iterator[Path]:
+        """Files that may be the model's; what has another size is not, unless it lies beside the card by its name."""
+        if self.path.is_file():
+            yield self.path
+        elsewhere = [model_cache_path(self.digest)]
+        elsewhere += (path for folder in self.folders for path in sorted(folder.glob("*.onnx")))
+        for path in elsewhere:
+            if path.is_file() and path.stat().st_size == self.size:
+                yield path
 
     @property
     def default_partition(self) -> PartitionCard:
         """The partition that is used when none is asked for."""
-        return next(partition for partition in self.partitions if partition.default)
+        return self.partition()
 
     def partition(self, wanted: str | None = None) -> PartitionCard:
         """Return the partition of this short name or id, the default one for None; UnknownModel if there is none."""
@@ -356,7 +316,7 @@ class ModelCard:
             if partition.default if wanted is None else wanted in (partition.name, self.partition_id(partition)):
                 return partition
         known = ", ".join(partition.name for partition in self.partitions)
-        raise UnknownModel(f"model {self.name} has no partition {_shown(wanted)}; it has: {known}")
+        raise UnknownModel(f"model {self.name} has no partition {shown(wanted)}; it has: {known}")
 
     def partition_id(self, partition: PartitionCard) -> str:
         """Return the id (docs/protocol.md, 1.4) of one of this model's partitions: 32 hex digits."""
@@ -370,3 +330,19 @@ class ModelCard:
         if self.directory is None:
             raise BadArgument(f"the card of model {self.name} was not loaded from a file: its files cannot be found")
         return self.directory / name
+
+
+def _download(value: dict[str, Any], where: str) -> str:
+    members = Members(value, f"{where}: download")
+    url = members.take("url", str)
+    members.done()
+    if _URL.fullmatch(url) is None:
+        raise ModelFileError(f"{where}: download: 'url' starts with https://, not {shown(url)}")
+    return url
+
+
+_IMAGE_RULE = (
+    "besides its constants the model has one input, float32, int32 or uint8, "
+    "1 x 3 x height x width (or 1 x height x width x 3 with layout NHWC)"
+)
+_CONSTANT_RULE = f"a constant fills an input of its name, of at most {MAX_CONSTANT} elements, with values of its type"

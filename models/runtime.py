@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from numpy.typing import NDArray
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, MissingDependency, ModelError, ModelFileError, ProviderError, TensorError
 
-__all__ = ["PROVIDERS", "Submodel", "available_providers", "load_submodel", "runtime_version"]
+__all__ = [
+    "PROVIDERS",
+    "Submodel",
+    "available_providers",
+    "load_submodel",
+    "open_session",
+    "optimised_model",
+    "runtime_version",
+]
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """What a caller asks for, and what ONNX Runtime calls it."""
@@ -53,7 +62,7 @@ class Submodel:
     @property
     def provider(self) -> str:
         """The first provider in use: "cuda" or "cpu"."""
-        return next(short for short, name in PROVIDERS.items() if name == self.providers[0])
+        return _provider(self._session)
 
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Run once: one array per input, in the order of ``inputs``; returns one per output, in theirs.
@@ -91,18 +100,37 @@ def runtime_version() -> str:
 
 
 def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1, optimise: bool = True) -> Submodel:
-    """Load an ONNX model from a file or from its bytes.
+    """Load an ONNX model whose inputs and outputs have fixed shapes, from a file or from its bytes.
+
+    Args and errors are those of `open_session`; ModelFileError also when an input or output has no fixed shape.
+    ``Submodel.provider`` tells which provider "auto" found.
+    """
+    return Submodel(open_session(model, provider, threads, optimise), _name(model))
+
+
+def open_session(
+    model: Path | bytes,
+    provider: str = "auto",
+    threads: int = 1,
+    optimise: bool = True,
+    quiet: bool = False,
+    profile: Path | None = None,
+) -> Any:
+    """Load any ONNX model, from a file or from its bytes; returns an onnxruntime.InferenceSession.
 
     Args:
         model: the file, or its content.
-        provider: "cpu", "cuda", or "auto": CUDA if it works, else the CPU; ``Submodel.provider`` tells which.
+        provider: "cpu", "cuda", or "auto": CUDA if it works, else the CPU.
         threads: number of threads of one run on the CPU.
         optimise: False runs the graph node by node as it is written, for comparisons bit for bit.
+        quiet: the runtime writes nothing of what it also raises, for runs that are expected to fail.
+        profile: where the runtime writes the time of each node, when the session's profiling is ended; its name gets
+            an ending.
 
     Raises:
         BadArgument: no such provider, or fewer than one thread.
         MissingDependency: ONNX Runtime is not installed.
-        ModelFileError: the model cannot be read, or an input or output has no fixed shape.
+        ModelFileError: the model cannot be read, or the runtime does not have one of its operators.
         ProviderError: CUDA was asked for and is not what the model would run on.
     """
     if provider != "auto" and provider not in PROVIDERS:
@@ -122,26 +150,53 @@ def load_submodel(model: Path | bytes, provider: str = "auto", threads: int = 1,
     options.inter_op_num_threads = 1
     # Waiting threads would spin and take the core from the other sessions, the codecs and the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4 if quiet else 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     providers: list[Any] = [PROVIDERS["cpu"]]
     if wanted == "cuda":
         ort.preload_dlls()  # those of the nvidia-* packages, which the system's loader does not find
         # The exhaustive search, which is the default, takes seconds per shape and wins little.
         providers.insert(0, (PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}))
-    name = model.name if isinstance(model, Path) else "the model"
+    name = _name(model)
     try:
         session = ort.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise ModelFileError(f"cannot load {model if isinstance(model, Path) else name}: {error}") from error
-    submodel = Submodel(session, name)
-    if submodel.provider != wanted:
-        message = f"{name} would run on {submodel.provider}, not {wanted}: the libraries of CUDA or cuDNN do not load"
+    if (found := _provider(session)) != wanted:
+        message = f"{name} would run on {found}, not {wanted}: the libraries of CUDA or cuDNN do not load"
         if provider != "auto":
             raise ProviderError(f"{message}; see what `splitrtc doctor` finds, or ask for provider auto or cpu")
         _log.warning(message)
-    return submodel
+    return session
+
+
+def optimised_model(model: bytes) -> bytes:
+    """Return the model that ONNX Runtime makes of one by fusions that hold on every machine; ModelFileError."""
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 4  # it warns that the result is for this machine; it is only looked at
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimised.onnx")
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(model, options, providers=[PROVIDERS["cpu"]])
+            return path.read_bytes()
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
+            raise ModelFileError(f"cannot optimise the model: {error}") from error
+
+
+def _name(model: Path | bytes) -> str:
+    return model.name if isinstance(model, Path) else "the model"
+
+
+def _provider(session: Any) -> str:
+    """The first provider in use: "cuda" or "cpu"."""
+    return next(short for short, name in PROVIDERS.items() if name == session.get_providers()[0])
 
 
 def _onnxruntime() -> Any:

@@ -70,7 +70,8 @@ class Capture:
             source: what to read.
             loop: at its end, start a file or a folder again (without effect on live sources).
             on_replaced: called, in the capture thread, with each frame that a newer one replaced.
-            reopen: open a live source again when it fails after it has given pictures.
+            reopen: open a live source again when it fails after it has given pictures, and wait for one that is not
+                there yet.
             backoff: says when to try that.
         """
         self.source = source
@@ -103,7 +104,10 @@ class Capture:
         return self._slot.finished
 
     def start(self) -> None:
-        """Open the source and begin. Returns when it is open (some seconds, for a network stream), or raises."""
+        """Open the source and begin. Returns when it is open (some seconds, for a network stream), or raises.
+
+        Returns also when the source is one to wait for, and not there.
+        """
         self._thread.start()
         self._opened.wait()
         if self.error is not None and self.produced == 0:
@@ -142,9 +146,9 @@ class Capture:
     def _run(self) -> None:
         try:
             try:
-                self.source.open()
-                self._opened.set()
-                self._capture()
+                if self._open():
+                    self._opened.set()
+                    self._capture()
             finally:
                 self.source.close()
         except Exception as error:
@@ -154,6 +158,17 @@ class Capture:
         finally:
             self._slot.close()
             self._opened.set()
+
+    def _open(self) -> bool:
+        """Open the source for the first time; False when the capture is stopped while it waits for one."""
+        try:
+            self.source.open()
+        except SourceError as error:  # in its own words: what else a user's source may raise is no camera's absence
+            if not (self._reopen and self.source.live):
+                raise
+            self._opened.set()
+            return self._bring_back(error)
+        return True
 
     def _failure(self, error: Exception) -> SplitRtcError:
         if isinstance(error, SplitRtcError):

@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pipeline.offers import VARIANT
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.uplink import Uplink
 from rtc import Peer, RelayThread, intermediate_attributes, parse_link
@@ -31,16 +30,16 @@ from signaling import (
     resume_attribute,
     serialise_control,
 )
-from signaling.control import MAX_DEADLINE_MS
 from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
 
 if TYPE_CHECKING:
     from pipeline.device import DevicePart
     from pipeline.parts import DeviceParts
+    from rtc.relay import Side
     from signaling import ControlMessage, SplitOffer
     from signaling.client import Ending
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "EmulatedLink"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +50,43 @@ Usually it gives up much earlier, when no more of it is to be expected. This is 
 a frame takes longer than lately."""
 
 
+class EmulatedLink:
+    """The emulated link of a session: opened with the first connection, it goes on over all further ones."""
+
+    def __init__(self, settings: str, bind: str) -> None:
+        """``settings`` are a text for `rtc.parse_link`; ``bind`` is an address that both sides reach."""
+        self._settings = settings
+        self._bind = bind
+        self._relay: RelayThread | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    async def rewrite(self, sdp: str, side: Side) -> str:
+        """The description that one side made, with the link in place of all of its addresses."""
+        if self._relay is None:
+            relay = RelayThread(parse_link(self._settings), self._bind)
+            self._relay = await self._stack.enter_async_context(relay)
+        return await self._relay.rewrite(sdp, side)
+
+    def to_json(self) -> dict[str, Any] | None:
+        """What it has done so far, as plain values; None before it was opened."""
+        return None if self._relay is None else {"settings": self._settings, **self._relay.to_json()}
+
+    async def close(self) -> None:
+        """End it, and what is under way."""
+        await self._stack.aclose()
+
+
 class Connection:
     """From the first word of signalling to the goodbye. Made, used and closed in the thread of the event loop."""
 
-    def __init__(self, settings: UeSettings, parts: DeviceParts, resume_id: str, counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        settings: UeSettings,
+        parts: DeviceParts,
+        resume_id: str,
+        counters: Counter[str],
+        link: EmulatedLink | None = None,
+    ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
@@ -62,6 +94,7 @@ class Connection:
             parts: what the device can offer, and do.
             resume_id: by which the edge knows that this connection takes the place of an earlier one.
             counters: counts what came and could not be used, by kind.
+            link: through which the media go, if the settings want one.
         """
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
@@ -69,10 +102,10 @@ class Connection:
         self._parts = parts
         self._resume_id = resume_id
         self._counters = counters
+        self._link = link
         self._loop = asyncio.get_running_loop()
         self._stack = contextlib.AsyncExitStack()
         self._peer: Peer
-        self._relay: RelayThread | None = None
         self._sets = SentSets()
         self._set: ParameterSet | None = None
         self._set_answered = asyncio.Event()
@@ -86,13 +119,6 @@ class Connection:
         """The way for frames. Exists from when `open` has returned."""
         assert self._uplink is not None, "the connection was never opened"
         return self._uplink
-
-    @property
-    def link(self) -> dict[str, Any] | None:
-        """What the emulated link has done so far, as plain values; None without one."""
-        if self._relay is None:
-            return None
-        return {"settings": self._settings.link, **self._relay.to_json()}
 
     async def close(self) -> None:
         """Say goodbye and free everything. May be called again, and at any time."""
@@ -153,15 +179,12 @@ class Connection:
         attributes = [*attributes_of(offers), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"
         offer = await peer.create_offer(attributes)
-        if settings.link is not None:
-            assert settings.media_bind is not None  # the settings have seen to that
-            relay = RelayThread(parse_link(settings.link), settings.media_bind)
-            self._relay = await self._stack.enter_async_context(relay)
-            offer = await self._relay.rewrite(offer, "ue")
+        if self._link is not None:
+            offer = await self._link.rewrite(offer, "ue")
         answer = await signaling.connect(offer)
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
-        if self._relay is not None:
-            answer = await self._relay.rewrite(answer, "edge")
+        if self._link is not None:
+            answer = await self._link.rewrite(answer, "edge")
         await peer.accept_answer(answer)
         device = await self._device_for(active)
         self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
@@ -170,7 +193,13 @@ class Connection:
         set_id = await self._announce(device, active.fps)
         threshold = device.point.card.decoding.display_score if settings.threshold is None else settings.threshold
         self._uplink = Uplink(
-            peer, device, set_id, budget=settings.budget, threshold=threshold, counters=self._counters
+            peer,
+            device,
+            set_id,
+            budget=settings.budget,
+            threshold=threshold,
+            counters=self._counters,
+            fps=active.fps if active.fps < fps else None,
         )
 
     async def _device_for(self, active: SplitOffer) -> DevicePart:
@@ -186,21 +215,10 @@ class Connection:
 
     async def _announce(self, device: DevicePart, fps: float) -> int:
         """Announce the parameter set and wait until it may be used; returns its id."""
-        point = device.point
-        self._set = self._sets.announce(
-            ParameterSet(
-                id=0,
-                direction="up",
-                model=point.card.digest,
-                partition=point.partition,
-                variant=VARIANT,
-                profile=point.profile,
-                calibration=point.calibration.digest if point.calibration else None,
-                tensors=device.partition.crossing,
-                deadline_ms=min(round(FRAMES_WAITED_FOR / fps * 1000) or 1, MAX_DEADLINE_MS),
-                budget_ms=round(self._settings.budget * 1000),
-            )
+        wanted = device.point.parameter_set(
+            device.partition.crossing, deadline=FRAMES_WAITED_FOR / fps, budget=self._settings.budget
         )
+        self._set = self._sets.announce(wanted)
         self._say(self._set)
         await self._set_answered.wait()
         if not self._sets.usable(self._set.id):

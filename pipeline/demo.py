@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models import parse_profile
-from models.partition import CACHE_VARIABLE as CACHE
+from models.cache import CACHE_VARIABLE as CACHE
 from pipeline.plot import plot_latency, read_lines, require_matplotlib
 from rtc import parse_link
 from splitrtc_errors import ProcessFailed, SinkError
@@ -96,13 +96,21 @@ def _tidy_on(*signals: signal.Signals) -> Iterator[None]:
 
 
 def run_demo(
-    source: str, seconds: float | None, out: Path, link: str | None = None, profile: str | None = None
+    source: str,
+    seconds: float | None,
+    out: Path,
+    link: str | None = None,
+    *,
+    model: str | None = None,
+    models: Sequence[Path] = (),
+    profile: str | None = None,
 ) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    ``link`` puts an emulated link between them, and ``profile`` codes what crosses it, as for `UeSettings`. Returns the
-    summary, which is also demo.json. Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be called
-    in the main thread, because it handles signals.
+    ``link`` puts an emulated link between them, as for `UeSettings`; ``model`` (whose file is here) is run in place of
+    the bundled one, ``models`` are further folders of cards and files, and ``profile`` codes what crosses the link.
+    Returns the summary, which is also demo.json. Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To
+    be called in the main thread, because it handles signals.
     """
     if link is not None:
         parse_link(link)
@@ -115,9 +123,12 @@ def run_demo(
         raise SinkError(f"cannot make the folder {out}: {error.strerror}") from error
     lines = out / "demo.jsonl"
     accept = [] if profile is None else ["--accept", profile]
-    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process(*accept) as url:
+    of_models = [word for folder in models for word in ("--models", str(folder))]
+    of_models += [] if model is None else ["--model", model]
+    with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process(*of_models, *accept) as url:
         command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--source", source, "--json"]
         command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
+        command += of_models
         if seconds is not None:
             command += ["--seconds", str(seconds)]
         if profile is not None:

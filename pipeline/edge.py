@@ -9,6 +9,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from models import PartitionStore, Zoo
 from pipeline.edge_session import EdgeSession
 from pipeline.offers import acceptables, points
-from pipeline.settings import EdgeSettings, ice_server, parse_listen
+from pipeline.settings import EdgeSettings, ice_server
 from pipeline.tails import Tail, TailPool
 from pipeline.tls import server_context
 from rtc import Peer, intermediate_attributes
@@ -35,10 +36,14 @@ from signaling import (
     resume_id_of,
     without_resume_id,
 )
-from splitrtc_errors import Rejected, SinkError
+from signaling.addresses import parse_listen
+from splitrtc_errors import Rejected, SinkError, UnknownModel
 
 if TYPE_CHECKING:
-    from signaling import SplitOffer
+    from ssl import SSLContext
+
+    from pipeline.offers import OperatingPoint
+    from signaling import Acceptable, SplitOffer
 
 __all__ = ["Edge", "serve_until_stopped"]
 
@@ -67,20 +72,19 @@ class Edge:
 
     Entering listens and warms the zoo's default tails: ``/readyz`` says when. Leaving ends all sessions with a
     goodbye and frees everything: threads, sockets, tasks. Entering raises BadArgument when the address cannot be
-    listened on, ModelError or MissingDependency when a tail cannot be loaded.
+    listened on or a certificate cannot be used, UnknownModel, ModelError or MissingDependency when a model or a tail
+    cannot be loaded.
     """
 
     def __init__(self, settings: EdgeSettings | None = None) -> None:
         self.settings = settings or EdgeSettings()
         self.outcomes: Counter[str] = Counter()
         """Frames by status, sessions by how they went, and what came that could not be used."""
-        host, _ = parse_listen(self.settings.listen)
-        self._host = host
-        self._ssl, self.fingerprint = server_context(self.settings, host)
-        zoo = Zoo(self.settings.models)
-        # Those that are named need not be in a card: a step of its own, for instance.
-        self._points = [point for profile in self.settings.accept or (None,) for point in points(zoo, profile=profile)]
-        self._acceptables = acceptables(self._points)
+        self.fingerprint: str | None = None
+        """Of the self-signed certificate, if there is one; known when the edge is entered."""
+        self._ssl: SSLContext | None = None
+        self._points: Sequence[OperatingPoint] = ()
+        self._acceptables: Sequence[Acceptable] = ()
         self._pool = TailPool(
             PartitionStore(),
             self.settings.provider,
@@ -98,15 +102,16 @@ class Edge:
             self.settings.listen,
             self,
             token=self.settings.token,
-            ssl_context=self._ssl,
             ready=self._ready,
             connect_rate=self.settings.connect_rate,
+            allow_origins=self.settings.allow_origins,
         )
 
     @property
     def url(self) -> str:
         """Where UEs connect."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        host, _ = parse_listen(self.settings.listen)
+        host = f"[{host}]" if ":" in host else host
         return f"{'wss' if self._ssl else 'ws'}://{host}:{self._server.port}"
 
     @property
@@ -116,7 +121,10 @@ class Edge:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._server.start()
+            # An executor of its own: a thread of the loop's default one would be left to whoever owns the loop.
+            with ThreadPoolExecutor(1, thread_name_prefix="prepare edge") as executor:
+                await asyncio.get_running_loop().run_in_executor(executor, self._prepare)
+            await self._server.start(self._ssl)
             for point in self._points:
                 if point.cut.default and point.card not in [tail.card for tail in self._warm]:
                     self._warm.append(await self._pool.acquire(point.card, point.cut.tensors))
@@ -127,6 +135,21 @@ class Edge:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _prepare(self) -> None:
+        """In a thread: read certificates, cards and calibrations."""
+        host, _ = parse_listen(self.settings.listen)
+        self._ssl, self.fingerprint = server_context(self.settings, host)
+        zoo = Zoo(self.settings.models)
+        names = self.settings.model or [None]
+        every = [point for name in names for point in points(zoo, model=name)]
+        # A profile that is named need not be in a card: it may have a step of its own.
+        further = [name for name in self.settings.accept if name not in {point.profile for point in every}]
+        every += [point for name in names for profile in further for point in points(zoo, model=name, profile=profile)]
+        self._points = [point for point in every if self._rank(point.profile) is not None]
+        if not self._points:
+            raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
+        self._acceptables = acceptables(self._points)
 
     async def wait(self) -> None:
         """Return when the edge is closed."""
@@ -234,11 +257,11 @@ class Edge:
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         """For ``/readyz``: models warm, provider confirmed, threads that come back, not draining."""
         warm = {tail.card.name: tail.submodel.provider for tail in self._warm}
-        workers = self._pool.workers
-        state = "draining" if self._draining else "hanging" if workers.exhausted else "ready" if warm else "warming"
+        hangs = self._pool.workers.exhausted
+        state = "draining" if self._draining else "hanging" if hangs else "ready" if warm else "warming"
         return state == "ready", {
             "status": state,
-            "hanging_threads": workers.hanging,
+            "hanging_threads": self._pool.hanging,
             "providers": warm,
             "sessions": len(self._places),
             "max_sessions": self.settings.max_sessions,

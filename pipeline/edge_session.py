@@ -12,7 +12,6 @@ from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
 from pipeline.backlog import Backlog
 from pipeline.limits import Intake, Verdict, frame_units
-from pipeline.offers import VARIANT
 from rtc import (
     DEFAULT_UNIT,
     OUTPUT_DETECTIONS,
@@ -194,13 +193,8 @@ class EdgeSession:
     def _open_set(self, announced: ParameterSet) -> _OpenSet:
         """Check a parameter set against what was agreed, and make its decoder. Raises SplitRtcError to refuse it."""
         crossing = self._tail.partition.crossing
-        for point in self._agreed:
-            calibration = point.calibration.digest if point.calibration else None
-            if (announced.model, announced.partition, announced.variant, announced.profile, announced.calibration) == (
-                point.card.digest, point.partition, VARIANT, point.profile, calibration
-            ):  # fmt: skip
-                break
-        else:
+        point = next((point for point in self._agreed if point.matches(announced)), None)
+        if point is None:
             raise BadArgument("the parameter set is none of those agreed on in the session description")
         if announced.tensors != crossing:
             raise BadArgument(f"the partition's crossing tensors are {', '.join(map(str, crossing))}")

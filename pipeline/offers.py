@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models import Calibration, is_calibrated, needs_calibration, parse_profile
+from models.default_cut import with_cut
 from models.zoo import DEFAULT_MODEL
-from signaling import Acceptable, SplitOffer
+from signaling import Acceptable, ParameterSet, SplitOffer
+from signaling.control import MAX_DEADLINE_MS
 from splitrtc_errors import ModelFileError, UnknownModel
 
 if TYPE_CHECKING:
-    from models import ModelCard, PartitionCard, Zoo
+    from models import ModelCard, PartitionCard, TensorSpec, Zoo
 
 __all__ = ["VARIANT", "OperatingPoint", "acceptables", "points"]
 
@@ -42,15 +44,38 @@ class OperatingPoint:
             partition=self.partition,
             head=VARIANT,
             profile=self.profile,
-            calibration=self.calibration.digest if self.calibration else None,
+            calibration=self._calibration_digest,
             direction="up",
             fps=fps,
             dynamic=False,
         )
 
-    def matches(self, offer: SplitOffer) -> bool:
-        """Whether an ``ai-split`` line names this very point."""
-        return offer.operating_point == self.offer(offer.fps).operating_point
+    def parameter_set(self, tensors: Sequence[TensorSpec], *, deadline: float, budget: float) -> ParameterSet:
+        """The parameter set of frames at this point, without an id yet; both times in seconds."""
+        return ParameterSet(
+            id=0,
+            direction="up",
+            model=self.card.digest,
+            partition=self.partition,
+            variant=VARIANT,
+            profile=self.profile,
+            calibration=self._calibration_digest,
+            tensors=tuple(tensors),
+            deadline_ms=_milliseconds(deadline),
+            budget_ms=_milliseconds(budget),
+        )
+
+    def matches(self, named: SplitOffer | ParameterSet) -> bool:
+        """Whether an ``ai-split`` line or a parameter set names this very point."""
+        return named.operating_point == self.offer(1.0).operating_point
+
+    @property
+    def _calibration_digest(self) -> str | None:
+        return self.calibration.digest if self.calibration else None
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(max(round(seconds * 1000), 1), MAX_DEADLINE_MS)
 
 
 def points(
@@ -58,13 +83,17 @@ def points(
 ) -> list[OperatingPoint]:
     """The operating points that the zoo allows, narrowed to what is asked for; defaults come first.
 
+    Without ``model``, those of all models whose files are here. A model without a partition on its card is opened to
+    find one, which takes a while.
+
     Raises UnknownModel for what the zoo does not have, BadArgument for a malformed profile, ModelFileError for a
-    calibration that does not fit.
+    calibration that does not fit, or for a file that is not here.
     """
     if profile is not None:
         parse_profile(profile)
     names = [model] if model is not None else sorted(zoo.names(), key=lambda name: name != DEFAULT_MODEL)
-    all_cuts = [(card, cut) for card in map(zoo.get, names) for cut in sorted(card.partitions, key=_default_first)]
+    cards = [card for card in map(zoo.get, names) if model is not None or card.is_here]
+    all_cuts = [(card, cut) for card in map(with_cut, cards) for cut in sorted(card.partitions, key=_default_first)]
     # Of all models, those that have it: a name may mean a cut of several, an id only one.
     cuts = [(card, cut) for card, cut in all_cuts if partition in (None, cut.name, card.partition_id(cut))]
     if not cuts:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.summary import STAGES
 from splitrtc_errors import MissingDependency, SinkError
 
-__all__ = ["plot_latency", "read_lines", "require_matplotlib"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_latency", "read_lines", "require_matplotlib", "save"]
 
 COLOURS = {
     "wait": "#c8ccd4",
@@ -25,12 +28,12 @@ COLOURS = {
 """The device's stages are green, the network's yellow, the edge's red."""
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(what: str = "the latency plot") -> None:
     """Raise MissingDependency when there is nothing to draw with; loads it otherwise."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingDependency("the latency plot needs matplotlib: pip install 'splitrtc[plot]'") from error
+        raise MissingDependency(f"{what} needs matplotlib: pip install 'splitrtc[plot]'") from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -84,6 +87,11 @@ def plot_latency(frames: list[dict[str, Any]], latency_ms: dict[str, dict[str, f
         frameon=False,
     )
     axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure to a PNG file; SinkError when that fails."""
     try:
         figure.savefig(path, dpi=110)
     except OSError as error:

@@ -38,6 +38,9 @@ ITERATOR_BACKLOG = 64
 class Lane(Protocol):
     """One session's way to its edge."""
 
+    def admits(self, frame: Frame) -> bool:
+        """Whether the frame rate agreed on has room for a frame. Called in the worker, for one after the other."""
+
     def process(self, frame: Frame) -> CodedFrame:
         """The device's share of a frame. Called in the worker."""
 
@@ -238,6 +241,8 @@ class Run:
         """In the worker: the frame ready to be sent on this lane, or its end."""
         if time.monotonic() - frame.captured > self._lanes.budget:
             return _dropped(frame, "skipped", "device")
+        if not lane.admits(frame):
+            return _dropped(frame, "skipped", "rate")
         try:
             return _Ready(lane, lane.process(frame))
         except ModelError as error:

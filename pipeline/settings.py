@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 from models import parse_profile
 from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
+from signaling.addresses import HOST_NAME, is_address, is_loopback, parse_listen
+from signaling.auth import OriginGuard
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
     from rtc import IceServer
 
-__all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server", "is_loopback", "parse_listen"]
+__all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server"]
 
 DEFAULT_LISTEN = "127.0.0.1:8787"
 DEFAULT_FPS = 30.0
@@ -32,39 +34,10 @@ CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
 MAX_THREADS = 1024
 
-_NAME = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*"
-"""A host's name, or an IPv4 address."""
-_LISTEN = re.compile(rf"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>{_NAME})):(?P<port>[0-9]{{1,5}})")
-_STUN = re.compile(rf"stun:{_NAME}(?::[0-9]{{1,5}})?")
+_STUN = re.compile(rf"stun:{HOST_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
-    rf"(?P<scheme>turns?):(?P<user>[^:@]+):(?P<password>.+)@(?P<rest>{_NAME}(?::[0-9]{{1,5}})?(?:\?transport=(?:udp|tcp))?)"
+    rf"(?P<scheme>turns?):(?P<user>[^:@]+):(?P<password>.+)@(?P<rest>{HOST_NAME}(?::[0-9]{{1,5}})?(?:\?transport=(?:udp|tcp))?)"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def parse_listen(listen: str) -> tuple[str, int]:
-    """``HOST:PORT`` (``[::1]:PORT`` for IPv6) as host and port; raises BadArgument."""
-    match = _LISTEN.fullmatch(listen)
-    if match and int(match["port"]) <= 65535 and (match["name"] or _is_address(match["ipv6"])):
-        return match["name"] or match["ipv6"], int(match["port"])
-    raise BadArgument(f"listen: expected HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:8787, got {listen[:100]!r}")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_threads(name: str, count: int | None) -> None:
@@ -75,7 +48,7 @@ def _check_threads(name: str, count: int | None) -> None:
 def _check_address(name: str, address: str | None) -> None:
     if address is None:
         return
-    if not _is_address(address):
+    if not is_address(address):
         raise BadArgument(f"{name}: expected an IP address of this machine, got {address[:100]!r}")
     if ipaddress.ip_address(address).is_unspecified:
         raise BadArgument(f"{name}: expected one address of this machine, got {address}: leave it out to use all")
@@ -128,10 +101,12 @@ class EdgeOptions(TypedDict, total=False):
     workers: int | None
     bind: str | None
     ice_servers: tuple[str, ...]
+    model: tuple[str, ...]
     models: tuple[Path, ...]
     accept: tuple[str, ...]
     time_limit: float
     connect_rate: float
+    allow_origins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +174,11 @@ class UeSettings:
 class EdgeSettings:
     """An edge's side: where it listens, whom it lets in, how much it takes on.
 
-    ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models allow, in the UE's
-    order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its session. One
-    address may open ``connect_rate`` WebSockets per second in the long run.
+    ``model`` are the names of the models that it serves; empty: all of the zoo, and of the folders ``models``, whose
+    files are here. ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models
+    allow, in the UE's order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its
+    session. One address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
+    ``allow_origins`` may connect besides those that this machine serves at the same address.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -215,10 +192,12 @@ class EdgeSettings:
     workers: int | None = None
     bind: str | None = None
     ice_servers: tuple[str, ...] = field(default=(), repr=False)
+    model: tuple[str, ...] = ()
     models: tuple[Path, ...] = ()
     accept: tuple[str, ...] = ()
     time_limit: float = TIME_LIMIT
     connect_rate: float = CONNECT_RATE
+    allow_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         host, _ = parse_listen(self.listen)
@@ -240,6 +219,7 @@ class EdgeSettings:
             raise BadArgument(f"time-limit: expected 0.01 to 3600 seconds, got {self.time_limit:g}")
         if not 0.01 <= self.connect_rate <= 1e6:
             raise BadArgument(f"connect-rate: expected 0.01 to 1000000 per second, got {self.connect_rate:g}")
+        OriginGuard(self.allow_origins)
         _check_threads("threads", self.threads)
         _check_threads("workers", self.workers)
         _check_address("bind", self.bind)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
 from pipeline.offers import VARIANT
 from pipeline.workers import TIME_LIMIT, Workers
+from splitrtc_errors import ModelError
 
 if TYPE_CHECKING:
     from models import ModelCard, Partition, PartitionStore, Submodel
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["Tail", "TailPool"]
 
 logger = logging.getLogger(__name__)
+
+LOADERS = 2
+"""Tails that load at the same time: one that hangs holds up no other."""
+LOAD_TIME_LIMIT = 60.0
+"""Seconds that loading may take: the first time, the model is cut in two and both parts are checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ class Tail:
 @dataclass(slots=True)
 class _Entry:
     loading: asyncio.Task[Tail]
-    users: int = 0
+    users: int = 1
+    """One is the loading itself: whoever comes while it goes on shares it."""
 
 
 class TailPool:
@@ -55,25 +62,35 @@ class TailPool:
     ) -> None:
         self.workers = Workers(workers or os.cpu_count() or 1, time_limit)
         # Apart from the others: a session that comes must not hold up those that run.
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load tail")
+        self._loaders = Workers(LOADERS, LOAD_TIME_LIMIT, name="load tail", task="loading a model")
         self._store = store
         self._provider = provider
         self._threads = threads
         self._entries: dict[str, _Entry] = {}
-        self._closed = False
+        self._in_threads: set[str] = set()
+        """What threads are loading; without an entry: what one of them hangs in."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def hanging(self) -> int:
+        """Threads that hang in a frame or in loading a model."""
+        return self.workers.hanging + self._loaders.hanging
+
     async def acquire(self, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
         """A warm tail for this cut, loaded if it is not; the caller gives it back with `release`.
 
-        Raises ModelError when the file is damaged or cannot be cut there, MissingDependency without a runtime.
+        Raises ModelError when the file is damaged or cannot be cut there, or when loading it hangs, MissingDependency
+        without a runtime.
         """
         key = partition_id(card.digest, tensors)
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = _Entry(asyncio.create_task(self._load(card, tensors)))
+            if key in self._in_threads:  # once is enough: each try would cost a thread
+                raise ModelError(f"loading {card.name} hangs since an earlier try")
+            entry = self._entries[key] = _Entry(asyncio.create_task(self._load(key, card, tensors)))
+            entry.loading.add_done_callback(lambda _: self._leave(key, entry))
         entry.users += 1
         try:
             # Shielded: a peer that leaves while the model loads must not take it from another that waits for it too.
@@ -92,19 +109,25 @@ class TailPool:
     def _leave(self, key: str, entry: _Entry) -> None:
         entry.users -= 1
         if entry.users == 0:
-            entry.loading.cancel()
+            if not entry.loading.cancelled():
+                entry.loading.exception()  # there may be nobody left to be told
             self._entries.pop(key, None)
 
-    async def _load(self, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
-        tail = await asyncio.get_running_loop().run_in_executor(self._loader, self._load_now, card, tensors)
+    async def _load(self, key: str, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
+        tail = await self._loaders.run(partial(self._load_now, key, card, tensors))
         logger.info("tail of %s at %s is warm on %s", card.name, ", ".join(tensors), tail.submodel.provider)
         return tail
 
-    def _load_now(self, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
-        partition = self._store.get(card, tensors, variant=VARIANT)
-        submodel = load_submodel(partition.tail_path, provider=self._provider, threads=self._threads)
-        submodel.warm_up()
-        return Tail(card, partition, submodel, Detector(card))
+    def _load_now(self, key: str, card: ModelCard, tensors: tuple[str, ...]) -> Tail:
+        """In a thread."""
+        self._in_threads.add(key)
+        try:
+            partition = self._store.get(card, tensors, variant=VARIANT)
+            submodel = load_submodel(partition.tail_path, provider=self._provider, threads=self._threads)
+            submodel.warm_up()
+            return Tail(card, partition, submodel, Detector(card))
+        finally:
+            self._in_threads.discard(key)
 
     async def close(self) -> None:
         """Wait for the models that still run, though not for one that hangs, then free everything."""
@@ -113,9 +136,5 @@ class TailPool:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
-        if not self._closed:
-            self._closed = True
-            # What still loads is waited for without blocking the loop; then the thread is idle and ends at once.
-            await asyncio.get_running_loop().run_in_executor(self._loader, int)
-            self._loader.shutdown()
+        await self._loaders.close()
         await self.workers.close()

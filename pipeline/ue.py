@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.connection import Connection
+from pipeline.connection import Connection, EmulatedLink
 from pipeline.parts import DeviceParts
 from pipeline.reconnect import Backoff, Outages, worth_retrying
 from pipeline.run import Lanes, Run
@@ -66,6 +66,8 @@ class UeSession:
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="chores")
         self._parts = DeviceParts(settings, self._chores)
         self._resume_id = new_resume_id()
+        bind = settings.media_bind  # which a link needs, and the settings have seen to
+        self._link = EmulatedLink(settings.link, bind) if settings.link is not None and bind is not None else None
         self._lanes = Lanes(
             self._worker, self._chores, settings.budget, reconnect=settings.reconnect, outages=self.outages
         )
@@ -110,6 +112,8 @@ class UeSession:
         if self._connection is not None:
             await self._connection.close()
         await asyncio.gather(*self._farewells)
+        if self._link is not None:
+            await self._link.close()
         for executor in (self._worker, self._chores):
             # What still runs is waited for without blocking the loop; then its one thread is idle and ends at once.
             await asyncio.get_running_loop().run_in_executor(executor, _nothing)
@@ -164,7 +168,7 @@ class UeSession:
     @property
     def link(self) -> dict[str, Any] | None:
         """What the emulated link has done so far, as plain values; None without one."""
-        return None if self._connection is None else self._connection.link
+        return None if self._link is None else self._link.to_json()
 
     def describe(self) -> dict[str, Any]:
         """The session's mode and operating point, as plain values."""
@@ -209,7 +213,7 @@ class UeSession:
     async def _connect(self) -> Connection:
         """A new connection; with ``reconnect`` tries until there is one. Each try looks the edge's name up anew."""
         while True:
-            connection = Connection(self.settings, self._parts, self._resume_id, self.counters)
+            connection = Connection(self.settings, self._parts, self._resume_id, self.counters, self._link)
             try:
                 await connection.open()
             except SplitRtcError as error:

@@ -14,6 +14,7 @@ from pipeline.alarm import Alarm
 from pipeline.ledger import Ledger
 from pipeline.outcome import FrameResult, Timings
 from pipeline.outcome import Status as Outcome
+from pipeline.sources.base import RateLimit
 from rtc import OUTPUT_DETECTIONS, DropReason, LinkStatistics, OutgoingFrame, Status, parse_result, units_of_frame
 from splitrtc_errors import ProtocolError
 
@@ -59,6 +60,7 @@ class Uplink:
         budget: float,
         threshold: float,
         counters: Counter[str],
+        fps: float | None = None,
     ) -> None:
         """Take over the peer's results.
 
@@ -69,6 +71,7 @@ class Uplink:
             budget: seconds from capture for which a frame is worth something.
             threshold: lowest score of a detection that is shown.
             counters: counts what came and could not be used, by kind.
+            fps: frames per second that the edge wants at most; None when it takes what it was offered.
         """
         self.device = device
         self.statistics = LinkStatistics()
@@ -77,6 +80,7 @@ class Uplink:
         self._counters = counters
         self._set_id = set_id
         self._threshold = threshold
+        self._rate_limit = RateLimit(fps)
         self._ledger: Ledger[_InFlight] = Ledger()
         self._expiry = Alarm(self._expire)
         self._answered_last: int | None = None
@@ -85,6 +89,10 @@ class Uplink:
         self._over = False
         peer.on_result = self._on_result
         peer.on_dropped = self._on_dropped
+
+    def admits(self, frame: Frame) -> bool:
+        """Whether the edge wants this frame, by its capture time; in the worker thread."""
+        return self._rate_limit.admits(frame.captured)
 
     def process(self, frame: Frame) -> CodedFrame:
         """The device's share of a frame; in the worker thread."""

@@ -1,4 +1,4 @@
-"""Threads that compute frames, and go on when one of them never comes back.
+"""Threads that compute frames or load models, and go on when one of them never comes back.
 
 A native call that hangs cannot be ended. So its thread is written off: another takes its place, and whoever waits for
 the frame is told. Too many such threads, and the pool says that it is exhausted: something is wrong with the model, the
@@ -22,11 +22,12 @@ from splitrtc_errors import ModelError
 __all__ = ["MAX_WRITTEN_OFF", "TIME_LIMIT", "Workers"]
 
 TIME_LIMIT = 10.0
-"""Seconds that a frame's computation may take unless told otherwise; far beyond what any frame is worth waiting for."""
+"""Seconds that a frame's computation may take unless told otherwise; far beyond what any frame is worth waiting for.
+Also how long the end waits for what still runs."""
 MAX_WRITTEN_OFF = 4
 """Threads that may hang at a time and be replaced; each holds the memory of a frame and of its tail."""
 
-NO_THREAD_LEFT = "no thread is left to compute in: all of them hang"
+NO_THREAD_LEFT = "no thread is left for it: all of them hang"
 
 T = TypeVar("T")
 
@@ -65,13 +66,24 @@ class Workers:
     """At most ``count`` threads, started when they are needed.
 
     They are daemons: one that hangs does not keep the process from ending. To be used from one event loop.
-    ``limit`` is the time in seconds that a computation may take once it has begun.
+    ``limit`` is the time in seconds that a computation may take once it has begun; ``task`` says, in messages, what
+    that is, and ``name`` is the threads'.
     """
 
-    def __init__(self, count: int, limit: float = TIME_LIMIT, max_written_off: int = MAX_WRITTEN_OFF) -> None:
+    def __init__(
+        self,
+        count: int,
+        limit: float = TIME_LIMIT,
+        max_written_off: int = MAX_WRITTEN_OFF,
+        *,
+        name: str = "tail",
+        task: str = "the computation of a frame",
+    ) -> None:
         self._count = count
         self._limit = limit
         self._max_written_off = max_written_off
+        self._name = name
+        self._task = task
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._unsettled: set[_Job[Any]] = set()
@@ -107,13 +119,13 @@ class Workers:
         return await job.done
 
     async def close(self) -> None:
-        """End the threads, after what they still compute; those that hang are left behind when the limit is over."""
+        """End the threads, after what they still compute; those that hang are left behind after TIME_LIMIT."""
         self._count = 0  # none is started again
         threads = list(self._threads)
         self._threads.clear()
         for _ in threads:
             self._jobs.put(None)
-        deadline = time.monotonic() + self._limit
+        deadline = time.monotonic() + min(self._limit, TIME_LIMIT)
 
         def join() -> None:
             for thread in threads:
@@ -125,7 +137,7 @@ class Workers:
 
     def _add_thread(self) -> None:
         if len(self._threads) < self._count - max(0, self._hanging - self._max_written_off):
-            thread = threading.Thread(target=self._work, name="tail", daemon=True)
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._threads.add(thread)
             thread.start()
 
@@ -143,8 +155,8 @@ class Workers:
         assert job.thread is not None, "a job without a thread has all its time left"
         self._threads.discard(job.thread)
         self._add_thread()
-        logger.error("a thread hangs in a model or codec and was written off: %d hang now", self._hanging)
-        job.settle(None, ModelError(f"the computation of a frame took longer than {self._limit:g} s"))
+        logger.error("%s hangs; its thread was written off: %d hang now", self._task, self._hanging)
+        job.settle(None, ModelError(f"{self._task} took longer than {self._limit:g} s"))
         if not self._threads:
             for waiting in list(self._unsettled):
                 waiting.settle(None, ModelError(NO_THREAD_LEFT))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 __all__ = ["AckPolicy", "CongestionWindow", "RoundTrip"]
@@ -24,6 +25,7 @@ class RoundTrip:
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self._variation = 0.0
+        self._peak = 0.0
         self._backoff = 0
 
     def sample(self, seconds: float) -> None:
@@ -33,6 +35,7 @@ class RoundTrip:
         else:
             self._variation += (abs(self.smoothed - seconds) - self._variation) / 4
             self.smoothed += (seconds - self.smoothed) / 8
+        self._peak = max(seconds, self._peak + (self.smoothed - self._peak) / 8)
         self._backoff = 0
 
     def expired(self) -> None:
@@ -55,7 +58,9 @@ class RoundTrip:
         """Seconds until a chunk that will not be sent again is given up."""
         if self.smoothed is None:
             return min(self.rto, self.TAIL_MAX)
-        return min((self.smoothed + max(4 * self._variation, self.MARGIN)) * float(2**self._backoff), self.TAIL_MAX)
+        # The average knows of a path that got longer, or a queue that filled, only when it is too late.
+        after = max(self.smoothed + 4 * self._variation, self._peak + self.MARGIN)
+        return min(after * float(2**self._backoff), self.TAIL_MAX)
 
     @property
     def pause(self) -> float:
@@ -76,15 +81,22 @@ class CongestionWindow:
     """
 
     START = 10.0
+    ROOM = 0.050
+    """Seconds for which what is in flight may stand in a queue, whatever the window: a burst on a slow link."""
     FLOOR = 4.0
     CEILING = 512.0
     LOW = 0.010
     """Standing queue below which the window grows."""
     HIGH = 0.020
     """Standing queue above which it shrinks."""
+    NOISE = 2.0
+    """How much more it may be for each second by which one round trip differs from the one before, on average: so much
+    may be chance."""
+    NOISE_SPAN = 32
+    """Round trips over which that average is taken."""
     SHRINK = 0.7
-    RECENT = 0.070
-    """Span of the last moment: two frames at 30 per second."""
+    RECENT = 0.5
+    """Span of the last moment: long enough that delays which vary by some 40 ms come near their least."""
     MEMORY = 10.0
     """For how long the shortest round trip is believed, at least; at most twice as long."""
     BLAME = 0.050
@@ -98,14 +110,24 @@ class CongestionWindow:
     """Share of chunks lost from which the window does not grow."""
     SHRINK_LOSS = 0.10
     """Share from which it shrinks."""
-    LOSS_SPAN = 300
+    LOSS_SPAN = 1_000
     """Chunks over which that share is taken (an exponential average)."""
+    LOSSY = 0.6
+    """Share of round trips with a loss below which loss does not count: a link that is too slow loses in each, and
+    noise comes in bursts."""
+    LOSSY_SPAN = 16
+    """Round trips over which that share is taken."""
 
     def __init__(self) -> None:
         self._window = self.START
+        self._variation = 0.0
+        self._previous = 0.0
         self._reno = 1.0
         self._slow_start = True
         self._loss = 0.0
+        self._lossy = 0.0
+        self._lost_in_round = False
+        self._round_until = 0.0
         self._recent: deque[tuple[float, float]] = deque()  # increasing, so the first is the least
         self._base: float | None = None
         self._base_next: float | None = None
@@ -120,17 +142,30 @@ class CongestionWindow:
         return self._reno_until is not None
 
     @property
+    def shortest(self) -> float:
+        """The round trip without a queue, in seconds; 0 as long as none is known."""
+        return self._base or 0.0
+
+    @property
     def loss(self) -> float:
         """Share (0 to 1) of the last chunks that were lost."""
         return self._loss
 
-    def window(self, reno: float) -> float:
-        """Chunks that may be in flight; `reno` is what the standard's algorithm would allow."""
+    def window(self, reno: float, rate: float = math.inf) -> float:
+        """Chunks that may be in flight.
+
+        Args:
+            reno: what the standard's algorithm would allow.
+            rate: chunks per second that the path takes; infinite while that is not known.
+        """
         self._reno = max(reno, 1.0)
-        return self._reno if self.uses_reno else self._window
+        if self._reno_until is not None:
+            return self._reno
+        return min(self._window, max((self.shortest + self.ROOM) * rate, self.FLOOR))
 
     def lost(self, chunks: int = 1) -> None:
         """So many chunks were given up or must be sent again."""
+        self._lost_in_round = True
         for _ in range(chunks):
             self._loss += (1 - self._loss) / self.LOSS_SPAN
 
@@ -151,21 +186,28 @@ class CongestionWindow:
             now: the time.
         """
         self._loss *= (1 - 1 / self.LOSS_SPAN) ** chunks
+        if now >= self._round_until:
+            self._lossy += (self._lost_in_round - self._lossy) / self.LOSSY_SPAN
+            self._lost_in_round = False
+            self._round_until = now + smoothed
+        loss = self._loss if self._lossy > self.LOSSY else 0.0
         if round_trip is not None:
+            self._variation += (abs(round_trip - self._previous) - self._variation) / self.NOISE_SPAN
+            self._previous = round_trip
             self._sample(round_trip, now)
         queue = self._queue()
         if self._reno_until is not None:
             if now < self._reno_until and queue >= self.LOW:
                 return
             self._reno_until = None
-            self._fruitless = 0
+            self._fruitless = self.PATIENCE - 2
             self._window = self.FLOOR if queue >= self.LOW else self._reno
         self._window = max(self._window, self.FLOOR)
-        if queue > self.HIGH or self._loss > self.SHRINK_LOSS:
+        if queue > self.HIGH + self.NOISE * self._variation or loss > self.SHRINK_LOSS:
             self._shrink(queue, smoothed, now)
         elif queue < self.LOW:
             self._fruitless = 0
-            if limited and self._loss < self.HOLD_LOSS:
+            if limited and loss < self.HOLD_LOSS and (round_trip or 0.0) < self.shortest + self.ROOM:
                 growth = chunks if self._slow_start else chunks / self._window
                 self._window = min(self._window + growth, self.CEILING)
 

@@ -28,7 +28,7 @@ from .transport import (
     count_candidates,
     gather_only_on,
     new_connection,
-    sctp_counters,
+    sctp_of,
 )
 from .units import heartbeat_unit
 
@@ -142,7 +142,7 @@ class Peer:
     @property
     def transport_counters(self) -> SctpCounters:
         """What the SCTP transport dropped of what the peer sent. Exists from `create_offer` or `create_answer` on."""
-        return sctp_counters(self._connection)
+        return sctp_of(self._connection).counters
 
     # Negotiation
 
@@ -276,7 +276,8 @@ class Peer:
         control.on("message", lambda message: self._receive(str, self.on_control, message))
         intermediate.on("message", lambda message: self._receive(bytes, self.on_intermediate, message))
         result.on("message", lambda message: self._receive(bytes, self.on_result, message))
-        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent)
+        load = sctp_of(self._connection).load
+        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent, load)
         if self._bind is not None:
             gather_only_on(self._connection, self._bind)
 

@@ -20,8 +20,10 @@ from aiortc.utils import uint32_gt, uint32_gte
 from splitrtc_errors import ProtocolError
 
 from .congestion import CongestionWindow, RoundTrip
+from .link_rate import LinkRate
 from .sctp_counters import SctpCounters
 from .sctp_wire import check_gaps
+from .sender import LinkLoad
 
 __all__ = ["SendingTransport"]
 
@@ -46,6 +48,8 @@ class SendingTransport(sctp.RTCSctpTransport):
         self.counters = SctpCounters()
         self.round_trip = RoundTrip()
         self.congestion = CongestionWindow()
+        self.link_rate = LinkRate()
+        self._waited = False
         self._rto = self.round_trip.rto
         self._flush_due = False
         self._flushing = False
@@ -66,12 +70,16 @@ class SendingTransport(sctp.RTCSctpTransport):
     def _cwnd(self) -> int:
         """Reno's window, which aiortc keeps; ours while it transmits."""
         if self._transmitting:
-            return int(self.congestion.window(self._reno_window / _CHUNK) * _CHUNK)
+            return self._window
         return self._reno_window
 
     @_cwnd.setter
     def _cwnd(self, window: int) -> None:
         self._reno_window = window
+
+    @property
+    def _window(self) -> int:
+        return int(self.congestion.window(self._reno_window / _CHUNK, self.link_rate.rate / _CHUNK) * _CHUNK)
 
     def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
         """As aiortc does it, but with one task for all that is sent in a turn of the event loop."""
@@ -117,6 +125,7 @@ class SendingTransport(sctp.RTCSctpTransport):
         self._transmitting = True
         try:
             await super()._transmit()
+            self._waited = bool(self._outbound_queue)
         finally:
             self._transmitting = False
             if not self._flushing:
@@ -124,6 +133,7 @@ class SendingTransport(sctp.RTCSctpTransport):
 
     async def _send_chunk(self, chunk: sctp.Chunk) -> None:
         if isinstance(chunk, sctp.DataChunk):
+            chunk._train = self.link_rate.sent(self._waited, time.monotonic())  # type: ignore[attr-defined]
             # One behind, so that the last one of a burst can ask for an acknowledgement at once.
             self._last_chunk, chunk = chunk, self._last_chunk
             if chunk is None:
@@ -175,15 +185,14 @@ class SendingTransport(sctp.RTCSctpTransport):
     def _learn(self, sack: sctp.SackChunk) -> None:
         """Take the round-trip time from the newest chunk that is newly acknowledged, also beyond a gap."""
         now = time.monotonic()
-        window = self.congestion.window(self._reno_window / _CHUNK) * _CHUNK
-        limited = self._flight_size + _CHUNK > window
-        count, newest = 0, None
+        limited = self._waited or self._flight_size + _CHUNK > self._window
+        count, size, newest = 0, 0, None
         for chunk in self._sent_queue:
             position = (chunk.tsn - sack.cumulative_tsn) % sctp.SCTP_TSN_MODULO
             if not chunk._acked and (
                 uint32_gte(sack.cumulative_tsn, chunk.tsn) or any(start <= position <= end for start, end in sack.gaps)
             ):
-                count, newest = count + 1, chunk
+                count, size, newest = count + 1, size + chunk._book_size, chunk
         if newest is None:
             return
         measured = None
@@ -192,6 +201,14 @@ class SendingTransport(sctp.RTCSctpTransport):
             self.round_trip.sample(measured)
             self._rto = self.round_trip.rto
         self.congestion.acknowledged(count, measured, limited, self.round_trip.pause, now)
+        self.link_rate.acknowledged(newest._train, count, size, now)  # type: ignore[attr-defined]
+
+    def load(self) -> LinkLoad:
+        """For how long a chunk sent now would stand in the queue behind those in flight, and the link's rate."""
+        if self.congestion.uses_reno:
+            return LinkLoad()  # others fill the queue, whether we wait or not
+        rate = self.link_rate.rate
+        return LinkLoad((self._flight_size + _CHUNK) / rate - self.congestion.shortest, rate)
 
     def _update_rto(self, R: float) -> None:  # noqa: N803
         """Not from here: aiortc only measures the first chunk that is acknowledged cumulatively, by the wall clock."""

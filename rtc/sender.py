@@ -8,13 +8,19 @@ its turn).
 
 from __future__ import annotations
 
+import asyncio
 import enum
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["DropReason", "Dropped", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"]
+__all__ = ["DropReason", "Dropped", "LinkLoad", "OutgoingFrame", "SenderCounters", "SliceScheduler", "UnitSender"]
+
+
+TIMER = 0.001
+"""Least seconds until a frame that must not begin yet is looked at again: timers are no more exact than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,15 @@ class OutgoingFrame:
     frame_id: int
     units: Sequence[bytes]
     deadline: float
+
+
+class LinkLoad(NamedTuple):
+    """What a sender knows of its link."""
+
+    backlog: float = 0.0
+    """Seconds for which what was sent before will stand in the link's queue."""
+    rate: float = math.inf
+    """Bytes per second that the link takes."""
 
 
 class DropReason(enum.StrEnum):
@@ -62,7 +77,21 @@ class SliceScheduler:
 
     A newer frame replaces the waiting one. The one going out is finished, because half a frame is worth less than what
     it has cost already; unless its deadline passes, then the rest is dropped.
+
+    On a link that is too slow for all frames, none begins while earlier ones stand in a queue on the way: it would only
+    grow older there, where it cannot be replaced. And one that had to wait so long that the next is soon due is kept
+    in case none comes: the next one, sent at once, is newer when it arrives.
     """
+
+    BACKLOG = 0.008
+    """Seconds that earlier frames may still stand in the link's queue when a frame begins."""
+    BUSY = 0.9
+    """Share of the link's rate up to which the frames are no load that it could not take: nothing waits for a queue
+    then, which delays that vary may only pretend."""
+    LATEST = 0.25
+    """Share of the time between two frames that a frame may have waited when it begins."""
+    GRACE = 1.25
+    """The same after which no newer one is expected."""
 
     def __init__(self) -> None:
         self.counters = SenderCounters()
@@ -70,11 +99,14 @@ class SliceScheduler:
         self._sent = 0
         self._waiting: OutgoingFrame | None = None
         self._dropped: list[Dropped] = []
+        self._offered_at = -math.inf
+        self._interval = 0.0
 
     def offer(self, frame: OutgoingFrame, now: float) -> None:
         """Take a frame of at least one unit, newer than those before."""
         self.counters.frames_offered += 1
         self.expire(now)
+        self._interval, self._offered_at = now - self._offered_at, now
         if self._sent:
             replaced, self._waiting = self._waiting, frame
         else:
@@ -82,6 +114,22 @@ class SliceScheduler:
             replaced, self._going = self._going, frame
         if replaced is not None:
             self._drop(replaced, 0, DropReason.REPLACED)
+
+    def pause(self, load: Callable[[], LinkLoad], now: float) -> float:
+        """How long not to send: until a frame may begin, 0 if that is now or if one has begun.
+
+        `load` is only asked when a frame is to begin.
+        """
+        frame = self._going
+        if frame is None or self._sent:
+            return 0.0
+        backlog, rate = load()
+        if backlog > self.BACKLOG and sum(map(len, frame.units)) > self.BUSY * self._interval * rate:
+            return backlog - self.BACKLOG
+        waited = now - self._offered_at
+        if self.LATEST * self._interval < waited < self.GRACE * self._interval < math.inf:
+            return self.GRACE * self._interval - waited
+        return 0.0
 
     def next_unit(self, now: float) -> bytes | None:
         """The unit to be sent now, which then counts as sent; None when there is nothing to send."""
@@ -138,9 +186,10 @@ class _Channel(Protocol):
 class UnitSender:
     """Moves units from a `SliceScheduler` into a data channel, in the thread of the event loop.
 
-    `on_dropped` is called for each frame that was dropped, `on_sent` with the time when units were handed over.
-    Expiry is noticed when something happens (a frame is offered, the channel drains, `expire` is called, the sender is
-    closed): a stalled channel costs one frame's memory and no timer.
+    `on_dropped` is called for each frame that was dropped, `on_sent` with the time when units were handed over;
+    `load` tells what is known of the link. Expiry is noticed when
+    something happens (a frame is offered, the channel drains, `expire` is called, the sender is closed): a stalled
+    channel costs one frame's memory and no timer.
     """
 
     def __init__(
@@ -149,11 +198,14 @@ class UnitSender:
         clock: Callable[[], float] = time.monotonic,
         on_dropped: Callable[[Dropped], None] | None = None,
         on_sent: Callable[[float], None] | None = None,
+        load: Callable[[], LinkLoad] = LinkLoad,
     ) -> None:
         self._channel = channel
         self._clock = clock
         self._on_dropped = on_dropped
         self._on_sent = on_sent
+        self._load = load
+        self._timer: asyncio.TimerHandle | None = None
         self._scheduler = SliceScheduler()
         self._closed = False
         channel.on("open", self._pump)
@@ -179,15 +231,23 @@ class UnitSender:
     def close(self) -> None:
         """Drop what was not sent, and whatever is offered from now on. May be called again."""
         self._closed = True
+        self._cancel_timer()
         self._scheduler.close()
         self._report()
 
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _pump(self) -> None:
         channel = self._channel
+        self._cancel_timer()
         if channel.readyState == "open" and not channel.bufferedAmount:
             now = self._clock()
-            unit = self._scheduler.next_unit(now)
-            if unit is not None:
+            if (pause := self._scheduler.pause(self._load, now)) > 0:
+                self._timer = asyncio.get_running_loop().call_later(max(pause, TIMER), self._pump)
+            elif (unit := self._scheduler.next_unit(now)) is not None:
                 # One unit at a time costs no time: the event that brings us here comes from within the transport's
                 # flush loop, which goes on with what it finds. So a whole frame leaves in one turn of the event loop,
                 # as far as the congestion window has room. Larger bursts (measured: up to 4 units) are no faster, and

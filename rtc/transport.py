@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioice import Candidate, Connection
+from aioice.ice import StunProtocol
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection
+from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from splitrtc_errors import BadArgument, ProtocolError
 
 from .sctp import SctpTransport
-from .sctp_counters import SctpCounters
 from .units import MAX_UNIT
 
 __all__ = [
@@ -31,11 +32,16 @@ __all__ = [
     "count_candidates",
     "gather_only_on",
     "new_connection",
-    "sctp_counters",
+    "sctp_of",
 ]
 
 MAX_CANDIDATES = 64
 """ICE candidates accepted in a description: checks are sent to each, so they must not become a list of victims."""
+
+_APPLICATION_DATA = b"\x17"
+"""First byte of a DTLS record with what is to be carried (RFC 6347, section 4.1)."""
+_DTLS = range(20, 64)
+"""First byte of any DTLS record."""
 
 _CANDIDATE_LINE = re.compile(r"^a=candidate:", re.MULTILINE)
 _MEDIA_LINE = re.compile(r"^m=", re.MULTILINE)
@@ -69,6 +75,56 @@ class _Connection(RTCPeerConnection):
 
         replacement.on("datachannel", announce)
         self._RTCPeerConnection__sctp = replacement
+        _spare_reads(replacement.transport)
+        agent = _agent(self)
+        gather = agent.get_component_candidates
+
+        async def gather_and_spare(component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:
+            candidates = await gather(component, addresses, timeout)
+            for protocol in agent._protocols:
+                _spare_parsing(protocol)
+            return candidates
+
+        agent.get_component_candidates = gather_and_spare  # type: ignore[method-assign]
+
+
+def _spare_reads(dtls: RTCDtlsTransport) -> None:
+    """After each datagram aiortc asks OpenSSL whether that wants to send something, which costs as much as decoding.
+
+    An application data record (a handshake is over then, and nothing of DTLS 1.3 looks like one) never makes it want
+    to. Nothing else can run between the arrival of a datagram and that question, so a flag is enough.
+    """
+    ice, write, receive = dtls.transport, dtls._write_ssl, dtls.transport._recv
+    is_data = False
+
+    async def receive_and_look() -> bytes:
+        nonlocal is_data
+        data = await receive()
+        is_data = data[:1] == _APPLICATION_DATA
+        return data
+
+    async def write_unless_data() -> None:
+        nonlocal is_data
+        if is_data:
+            is_data = False
+        else:
+            await write()
+
+    ice._recv = receive_and_look
+    dtls._write_ssl = write_unless_data  # type: ignore[method-assign]
+
+
+def _spare_parsing(protocol: StunProtocol) -> None:
+    """Aioice tries to read each datagram as STUN first; the first byte tells what it is (RFC 7983)."""
+    parse = protocol.datagram_received
+
+    def deliver_or_parse(data: bytes | str, addr: tuple[Any, ...]) -> None:
+        if isinstance(data, bytes) and data and data[0] in _DTLS:
+            protocol.receiver.data_received(data, protocol.local_candidate.component)
+        else:
+            parse(data, addr)
+
+    protocol.datagram_received = deliver_or_parse  # type: ignore[method-assign]
 
 
 def new_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
@@ -134,10 +190,10 @@ def connection_tasks(connection: RTCPeerConnection) -> set[asyncio.Task[Any]]:
     return tasks
 
 
-def sctp_counters(connection: RTCPeerConnection) -> SctpCounters:
-    """What the transport of a connection from `new_connection`, whose channels exist already, has dropped."""
+def sctp_of(connection: RTCPeerConnection) -> SctpTransport:
+    """The transport of a connection from `new_connection`, whose channels exist already."""
     assert isinstance(connection.sctp, SctpTransport), "the channels come first"
-    return connection.sctp.counters
+    return connection.sctp
 
 
 def count_candidates(sdp: str) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
+import os
+import socket
 import ssl as tls
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
+from signaling.addresses import is_loopback
 from signaling.auth import check_token, redact
 from signaling.endpoint import Accepted, CloseConfirmed, CloseReceived, Refused, SwapEndpoint
 from signaling.messages import Criterion
@@ -67,7 +69,7 @@ class SignalingClient:
         self._ssl = _trust(ssl, ca, fingerprint)
         if self._ssl is not True and not self.url.startswith("wss:"):
             raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
-        if token is not None and not self.url.startswith("wss:") and not _is_loopback(self.url):
+        if token is not None and not self.url.startswith("wss:") and not is_loopback(urlsplit(self.url).hostname or ""):
             logger.warning("the access token travels unprotected: use wss://")
         self._endpoint = SwapEndpoint("client", dialect=dialect)
         self._stack = contextlib.AsyncExitStack()
@@ -75,6 +77,8 @@ class SignalingClient:
         self._reader: asyncio.Task[None] | None = None
         self._answer: asyncio.Future[str] | None = None
         self._closed: asyncio.Future[Ending] | None = None
+        self._closed_by: float | None = None
+        """When the end must be over, on the loop's clock."""
 
     @property
     def closed(self) -> asyncio.Future[Ending]:
@@ -113,11 +117,12 @@ class SignalingClient:
             raise ConnectionLost("the edge closed the signalling socket before it answered the offer") from None
 
     async def close(self) -> None:
-        """Close the session, if there is one, and the socket. Can be called again."""
+        """Close the session, if there is one, and the socket, within CLOSE_TIMEOUT. Can be called again."""
+        self._closed_by = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
         try:
             if self._reader is not None and not self._reader.done() and self._endpoint.close():
                 with contextlib.suppress(ConnectionError, TimeoutError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT):
+                    async with asyncio.timeout_at(self._closed_by):
                         await self._flush()
                         await asyncio.wait([self._reader])  # until the edge has confirmed
         finally:
@@ -141,13 +146,13 @@ class SignalingClient:
         except aiohttp.WSServerHandshakeError as error:
             raise _refusal(error) from None
         except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError):
-            raise Unreachable(
-                f"{self.url}: the certificate is not one to trust; name the authority's file or the fingerprint"
-            ) from None
+            advice = "name the authority's file or the fingerprint"
+            raise _unreachable(self.url, f"the certificate is not one to trust; {advice}") from None
         except TimeoutError:
-            raise Unreachable(f"{self.url}: no answer within {OPEN_TIMEOUT:g} s") from None
+            advice = "is the address right, and TCP to that port let through?"
+            raise _unreachable(self.url, f"no answer within {OPEN_TIMEOUT:g} s; {advice}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unreachable(f"{self.url}: {redact(str(error))}; is the edge running there?") from error
+            raise _unreachable(self.url, _diagnosis(error)) from error
         self._stack.push_async_callback(self._disconnect, self._socket)
         if self._socket.protocol != SUBPROTOCOL:
             raise ProtocolError(f"{self.url}: the server did not select the sub-protocol {SUBPROTOCOL}")
@@ -155,7 +160,7 @@ class SignalingClient:
 
     async def _disconnect(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout_at(self._closed_by or asyncio.get_running_loop().time() + CLOSE_TIMEOUT):
                 await socket.close()
         if self._reader is not None:
             self._reader.cancel()
@@ -237,6 +242,27 @@ def _trust(
     return True if ssl is None else ssl
 
 
+def _unreachable(url: str, why: str) -> Unreachable:
+    return Unreachable(f"cannot reach an edge at {url}: {why}")
+
+
+def _diagnosis(error: Exception) -> str:
+    """Why a socket did not come up, and what to do about it."""
+    match error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error:
+        case ConnectionRefusedError():
+            return "nothing listens there; is the edge running, and with --listen if on another machine?"
+        case socket.gaierror() as cause:
+            return f"{cause.strerror}; is the host's name right?"
+        case tls.SSLError():
+            return "it does not speak TLS; an edge without it wants ws://"
+        case aiohttp.ServerDisconnectedError() | ConnectionResetError():
+            return "it hung up; an edge that serves TLS wants wss://"
+        case OSError(errno=int(number)):
+            return f"{os.strerror(number)}; is the edge running there?"
+        case cause:
+            return f"{redact(str(cause))}; is the edge running there?"
+
+
 def _refusal(error: aiohttp.WSServerHandshakeError) -> SplitRtcError:
     if error.status in (502, 504):
         return Unreachable(f"HTTP status {error.status}: a proxy answers there, and no edge behind it")
@@ -247,11 +273,3 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> SplitRtcError:
         type_ = TOO_MANY_REQUESTS if error.status == 429 else EDGE_FULL
         return rejection(make_problem(type_, retry_after=int(seconds[:6]) if seconds.isdecimal() else None))
     return ProtocolError(f"HTTP status {error.status} instead of a WebSocket: there is no SWAP endpoint at this URL")
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

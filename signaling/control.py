@@ -61,6 +61,11 @@ class ParameterSet:
     deadline_ms: int
     budget_ms: int
 
+    @property
+    def operating_point(self) -> tuple[str, str, str, str, str | None, str]:
+        """What it has in common with the `SplitOffer` that stands for the same work."""
+        return (self.model, self.partition, self.variant, self.profile, self.calibration, self.direction)
+
 
 @dataclass(frozen=True, slots=True)
 class ParameterSetAck:

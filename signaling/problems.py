@@ -16,6 +16,7 @@ __all__ = [
     "MESSAGE_MALFORMATTED",
     "MESSAGE_UNKNOWN",
     "NO_COMMON_OPERATING_POINT",
+    "ORIGIN_NOT_ALLOWED",
     "TARGET_UNKNOWN",
     "TOO_MANY_REQUESTS",
     "UNAUTHORIZED",
@@ -37,6 +38,7 @@ EDGE_FULL = f"{_SPLITRTC}edge-full"
 DRAINING = f"{_SPLITRTC}draining"
 EDGE_FAILURE = f"{_SPLITRTC}edge-failure"
 TOO_MANY_REQUESTS = f"{_SPLITRTC}too-many-requests"
+ORIGIN_NOT_ALLOWED = f"{_SPLITRTC}origin-not-allowed"
 
 # The titles of the first four are those of table 13.2.4.6-1.
 _KNOWN: dict[str, tuple[str, int]] = {
@@ -49,6 +51,7 @@ _KNOWN: dict[str, tuple[str, int]] = {
     DRAINING: ("The edge takes no new sessions", 503),
     EDGE_FAILURE: ("The edge failed", 500),
     TOO_MANY_REQUESTS: ("Too many connections from this address", 429),
+    ORIGIN_NOT_ALLOWED: ("Pages of this origin may not connect", 403),
 }
 _BLANK = "about:blank"  # RFC 7807, section 4.2: a problem that is no more than its status
 

@@ -12,18 +12,19 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from signaling.auth import TokenGuard
+from signaling.addresses import parse_listen
+from signaling.auth import OriginGuard, TokenGuard
 from signaling.limits import CONNECT_RATE, ConnectLimiter
 from signaling.problems import (
     EDGE_FULL,
     MESSAGE_MALFORMATTED,
+    ORIGIN_NOT_ALLOWED,
     TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     Problem,
@@ -51,8 +52,9 @@ MAX_HANDSHAKES = 64
 class SignalingServer:
     """Serves SWAP at ``/3gpp-swap/v1``, ``/healthz`` and ``/readyz`` at ``listen`` ("host:port", port 0 for any).
 
-    ``ready`` says whether the edge can take sessions, with details for ``/readyz``. BadArgument when ``listen`` or
-    ``token`` is not what it should be.
+    Without a ``token``, web pages come in from ``allow_origins`` and from this machine's own address here alone. With
+    one, who has it may. ``ready`` says whether the edge can take sessions, with details for ``/readyz``. BadArgument
+    when ``listen``, ``token`` or an origin is not what it should be.
     """
 
     def __init__(
@@ -61,15 +63,16 @@ class SignalingServer:
         handler: ConnectHandler,
         *,
         token: str | None = None,
-        ssl_context: ssl.SSLContext | None = None,
         ready: Callable[[], tuple[bool, dict[str, Any]]] = lambda: (True, {}),
         max_sockets: int = MAX_SOCKETS,
         connect_rate: float = CONNECT_RATE,
+        allow_origins: Iterable[str] = (),
     ) -> None:
-        self._host, self._port = _host_and_port(listen)
+        self._host, self._port = parse_listen(listen)
         self._handler = handler
         self._guard = TokenGuard(token)
-        self._ssl_context = ssl_context
+        self._origins = OriginGuard(allow_origins)
+        self._anyone = token is None
         self._ready = ready
         self._max_sockets = max_sockets
         self._limiter = ConnectLimiter(connect_rate)
@@ -82,8 +85,8 @@ class SignalingServer:
         """The port that is listened on; with port 0, known after start()."""
         return self._port
 
-    async def start(self) -> None:
-        """Listen. BadArgument when that is not possible at this address."""
+    async def start(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        """Listen, with TLS if there is a context. BadArgument when that is not possible at this address."""
         app = web.Application()
         app.add_routes(
             [
@@ -104,7 +107,7 @@ class SignalingServer:
         await runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: self._admit(runner), self._host or None, self._port, ssl=self._ssl_context
+                lambda: self._admit(runner), self._host or None, self._port, ssl=ssl_context
             )
         except OSError as error:
             await runner.cleanup()
@@ -139,6 +142,9 @@ class SignalingServer:
         offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
         if not self._guard.admits(request.headers.get("Authorization"), offered):
             return _problem(make_problem(UNAUTHORIZED), {"WWW-Authenticate": "Bearer"})
+        headers = request.headers
+        if self._anyone and not self._origins.admits(headers.get("Origin"), headers.get("Host")):
+            return _problem(make_problem(ORIGIN_NOT_ALLOWED, "the edge has no token, and does not know this page"))
         if SUBPROTOCOL not in (name.strip() for name in offered.split(",")):
             detail = f"expected a WebSocket upgrade that offers the sub-protocol {SUBPROTOCOL}"
             return _problem(make_problem(MESSAGE_MALFORMATTED, detail))
@@ -196,14 +202,3 @@ def _problem(problem: Problem, headers: dict[str, str] | None = None) -> web.Res
         content_type="application/problem+json",
         headers=headers,
     )
-
-
-def _host_and_port(listen: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{listen}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if port is None or parts.netloc != listen or parts.username is not None:
-        raise BadArgument(f"expected host:port to listen on, such as 127.0.0.1:8080 or [::]:8080, not {listen!r}")
-    return host, port

@@ -21,7 +21,7 @@ GRACE = 1.0
 
 # Time limits per example would make a slow machine fail; the same examples each time make a failure one to repeat.
 settings.register_profile(
-    "suite", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "suite", max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "fuzz",
@@ -35,9 +35,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 @pytest.fixture(scope="session", autouse=True)
 def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what the tests cache away from the user's own; all tests (and what they start) share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPLITRTC_CACHE", str(tmp_path_factory.mktemp("splitrtc-cache")))
-        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        patch.setenv("SPLITRTC_CACHE", str(folder / "splitrtc-cache"))
+        patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # tests start a hundred processes
         yield
 
 

@@ -12,14 +12,14 @@ import pytest
 
 from benchmarks.common import Figure, medians, pick
 from benchmarks.link import Limits, Played, f1, step_of
+from benchmarks.transport import LOSSY
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, *arguments, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [sys.executable, *arguments, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)  # one object and nothing else
     assert isinstance(value, dict)
@@ -54,6 +54,13 @@ def test_memory() -> None:
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
 
 
+def test_partition() -> None:
+    result = run("benchmarks/partition.py", "--runs", "1")
+    assert 19 < result["model_mb"] < 21
+    assert 0 < result["partition_20mb_s"] < result["check_20mb_s"]
+    assert result["external_3gb_mb"] < 300
+
+
 def test_sessions() -> None:
     result = run("-m", "benchmarks.sessions", "--start", "1", "--max", "1", "--seconds", "0.3")
     assert result["sessions"] in {0, 1}
@@ -69,8 +76,10 @@ def test_startup() -> None:
     assert all(seconds > 0 for seconds in result["breakdown_s"].values())
 
 
-def test_link() -> None:
-    result = run("benchmarks/link.py", "--rtt", "20", "--rate", "0", "--runs", "1", "--seconds", "1.5")
+@pytest.mark.parametrize("parts", ["clip,payload,cpu", pytest.param("clip,payload,step", marks=pytest.mark.soak)])
+def test_link(parts: str) -> None:
+    flags = ("--rtt", "20", "--rate", "0", "--runs", "1", "--seconds", "0.6", "--parts", parts)
+    result = run("benchmarks/link.py", *flags)
     for figures in (result, result["plain"]):
         assert 0 <= figures["fresh_share"] <= figures["answered_share"] <= 1
         assert 0 <= figures["mean_slice_share"] <= 1
@@ -79,7 +88,38 @@ def test_link() -> None:
         assert figures["link_bytes_per_frame"] > 1000
         assert 0 < figures["overhead_ms"]["p50"] <= figures["overhead_ms"]["p95"]
         assert 0 <= figures["payload"]["fresh_share"] <= figures["payload"]["answered_share"] <= 1
-        assert figures["rate_step"]["highest_age_ms"] > 0
+        if "step" in parts:
+            assert figures["rate_step"]["highest_age_ms"] > 0
+        else:
+            assert figures["rate_step"] is None
+        if "cpu" in parts:
+            assert figures["transport_cpu_ms"]["ue"] > 0
+            assert figures["transport_cpu_ms"]["edge"] > 0
+        else:
+            assert figures["transport_cpu_ms"] is None
+
+
+def test_transport() -> None:
+    result = run("benchmarks/transport.py", "--seconds", "4", "--seeds", "1")
+    for kind in ("ours", "plain"):
+        for case in LOSSY:
+            figures = result[kind][case]
+            assert 0 <= figures["whole"][0] <= figures["in_time"][1] <= 1
+        for step in result[kind]["step"].values():
+            assert 0 <= step["fresh_again_s"] <= 4
+            assert step["highest_age_ms"] > 0
+        for narrow in result[kind]["narrow"].values():
+            assert narrow["queue_ms"]["standing"] <= narrow["queue_ms"]["p50"] <= narrow["queue_ms"]["p95"]
+            assert 0 < narrow["kbps_alone"] < 1_000
+            assert 0 < narrow["kbps_shared"] + narrow["kbps_rival"] < 1_000
+
+
+def test_split_engine() -> None:
+    result = run("benchmarks/split_engine.py", "--runs", "1", "--cuts", "1", "--model-runs", "1")
+    for figure in ("densenet_all_cuts_s", "graph20k_all_cuts_s", "min_cut_5k_s"):
+        assert 0 < result[figure] < 60
+    assert result["prediction"]["cuts"] == 3
+    assert set(result["prediction"]["by_model_percent"]) == {"ssdlite", "resnet", "densenet"}
 
 
 def test_f1_counts_each_detection_once() -> None:

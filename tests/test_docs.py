@@ -60,10 +60,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def flags(verb: str) -> set[str]:
-    """The flags of a command."""
+    """The flags of a command and of those below it."""
     command = cli.get_command(click.Context(cli), verb)
     assert command is not None
-    return {name for parameter in command.params for name in parameter.opts}
+    commands = [command]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        commands += [found for name in command.list_commands(context) if (found := command.get_command(context, name))]
+    return {name for one in commands for parameter in one.params for name in parameter.opts}
 
 
 FLAGS = {verb: flags(verb) for verb in cli.list_commands(click.Context(cli))}

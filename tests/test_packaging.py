@@ -58,7 +58,7 @@ def test_lock_holds_every_package_once_with_hashes(lock: str) -> None:
 
 def test_lock_holds_what_the_project_asks_for(lock: str, project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + extras["cpu"] + extras["dev"] + extras["fast"] + extras["plot"]
+    wanted = project["dependencies"] + extras["cpu"] + extras["dev"] + extras["eval"] + extras["fast"] + extras["plot"]
     names = {canonical(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted}
     assert names <= set(re.findall(r"(?m)^([a-z0-9-]+)==", lock))
     assert "onnxruntime-gpu" not in lock  # with onnxruntime beside it, CUDA is hidden
@@ -120,7 +120,9 @@ def test_wheel_says_what_it_is(wheel: zipfile.ZipFile, metadata: Message) -> Non
 def test_no_runtime_is_a_base_dependency(metadata: Message) -> None:
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert base
-    assert not any(line.startswith(("onnxruntime", "supervision", "matplotlib", "scikit-image")) for line in base)
+    assert not any(
+        line.startswith(("onnxruntime", "supervision", "matplotlib", "pycocotools", "scikit-image")) for line in base
+    )
 
 
 # The clip

@@ -58,16 +58,17 @@ class _Codec:
     klt: bool = False
 
 
-def _scalar(bits: int | None, compressed: bool) -> _Codec:
+def _scalar(bits: int | None, compression: str | None) -> _Codec:
     def make(_: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
         from models.codecs.scalar import ScalarDecoder, ScalarEncoder
 
         return (
-            lambda tensors, calibration, size: ScalarEncoder(tensors, bits, compressed, calibration, size),
-            lambda tensors, calibration: ScalarDecoder(tensors, bits, compressed, calibration),
+            lambda tensors, calibration, size: ScalarEncoder(tensors, bits, compression, calibration, size),
+            lambda tensors, calibration: ScalarDecoder(tensors, bits, compression, calibration),
         )
 
-    return _Codec(bits, make)
+    # A code that is no nibble has whole bytes.
+    return _Codec(bits if bits in (None, 4) else -(-bits // 8) * 8, make)
 
 
 def _klt(light: bool) -> _Codec:
@@ -92,16 +93,15 @@ DEFAULT_STEP = 1.6
 MIN_STEP = 0.25
 MAX_STEP = 64.0
 
-_CODECS = {
-    "raw": _scalar(None, False),
-    "raw-zstd": _scalar(None, True),
-    "q8": _scalar(8, False),
-    "q8-zstd": _scalar(8, True),
-    "q4": _scalar(4, False),
-    "q4-zstd": _scalar(4, True),
-    "klt": _klt(light=False),
-    "klt-light": _klt(light=True),
-}
+_COMPRESSIONS = ("zstd", "snappy")
+
+# Codes of odd widths take a byte each, which is worth it only where something follows that compresses them.
+_CODECS: dict[str, _Codec] = {
+    f"{code}-{compression}" if compression else code: _scalar(bits, compression)
+    for code, bits in (("raw", None), ("q16", 16), ("q8", 8), *((f"q{bits}", bits) for bits in (7, 6, 5, 4, 3, 2)))
+    for compression in (None, *_COMPRESSIONS)
+    if compression or bits in (None, 16, 8, 4)
+} | {"klt": _klt(light=False), "klt-light": _klt(light=True)}
 
 
 def profile_ids() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Uniform quantisation of floating-point tensors to 8 or 4 bits (docs/protocol.md, section 4.2).
+"""Uniform quantisation of floating-point tensors to 2 to 8, or 16 bits (docs/protocol.md, section 4.2).
 
 Encoder and decoder of different makers must agree to the bit, so every operation here is one float32 operation,
 rounded once. numpy neither fuses nor widens them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Quantiser:
     def __init__(
         self, bits: int, shape: Sequence[int], axis: int, low: NDArray[np.float32], high: NDArray[np.float32]
     ) -> None:
-        """Take the code's width (8 or 4), the tensor's shape, the channels' axis and their ranges, float32 (C,).
+        """Take the code's width (2 to 8, or 16), the tensor's shape, the channels' axis and their ranges, float32 (C,).
 
         CodecError when the ranges do not fit the shape or cannot be coded.
         """
@@ -48,6 +49,8 @@ class Quantiser:
             raise CodecError(f"{low.size} calibrated channels on axis {axis} do not fit the shape {tuple(shape)}")
         self._view = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
         levels = np.float32(2**bits - 1)
+        self.stored: np.dtype[Any] = np.dtype(np.uint8 if bits <= 8 else np.uint16)
+        """Element type of the codes."""
         step = steps(low, high, bits)
         self.top: NDArray[np.float32] = low + levels * step
         """What the highest code of each channel stands for, float32 (C,); the lowest stands for ``low``."""
@@ -57,8 +60,8 @@ class Quantiser:
         self._divisor = np.where(step == 0, np.float32(1), step).reshape(1, -1, 1)
         self._highest = np.where(step == 0, np.float32(0), levels).reshape(1, -1, 1)
 
-    def codes(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Return the codes of all elements, uint8 (N,), in C order. CodecError when one is not a number."""
+    def codes(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the codes of all elements, ``stored`` (N,), in C order. CodecError when one is not a number."""
         # Whatever overflows is out of range and clamped as infinity.
         with np.errstate(over="ignore"):
             scaled = values.reshape(self._view) - self._low
@@ -68,9 +71,9 @@ class Quantiser:
         np.rint(scaled, out=scaled)
         np.maximum(scaled, 0, out=scaled)
         np.minimum(scaled, self._highest, out=scaled)
-        return scaled.astype(np.uint8).reshape(-1)
+        return scaled.astype(self.stored).reshape(-1)
 
-    def values(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def values(self, codes: NDArray[Any]) -> NDArray[np.float32]:
         """Return what the codes of all elements stand for, float32 (N,)."""
         values = codes.reshape(self._view) * self._step
         values += self._low

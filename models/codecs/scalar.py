@@ -1,8 +1,8 @@
-"""The profiles raw, q8 and q4, plain or with zstd: every element coded by itself (docs/protocol.md, section 4)."""
+"""The profiles raw and q2 to q16, plain or compressed: every element coded by itself (docs/protocol.md, section 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import Calibration, TensorCalibration
+from models.codecs import snappy
 from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder
 from models.codecs.quantise import Quantiser, pack_nibbles, unpack_nibbles
 from models.codecs.slices import MAX_SLICES, MAX_TENSORS, MIN_PAYLOAD, Grain, Slice, Writer, parse_slice
@@ -78,9 +79,7 @@ class _Raw:
 
 
 class _Quantised:
-    """Codes of 8 or 4 bits of a floating-point tensor."""
-
-    stored = np.dtype(np.uint8)
+    """Codes of 2 to 8, or 16 bits of a floating-point tensor: two in a byte (4 bits), else one in one or two bytes."""
 
     def __init__(self, spec: TensorSpec, bits: int, calibration: TensorCalibration) -> None:
         if spec.dtype not in _FLOATS:
@@ -94,7 +93,10 @@ class _Quantised:
             ends = np.concatenate((calibration.low, self._quantiser.top)).astype(self._type)
         if not np.isfinite(ends).all():
             raise CodecError(f"tensor {spec}: its calibrated range exceeds what {spec.dtype} can hold")
-        self.grain = Grain(2, 1) if self._is_nibble else Grain(1, 1)
+        self.stored = self._quantiser.stored
+        self._on_wire = self.stored.newbyteorder("<")
+        self._highest = 2**bits - 1
+        self.grain = Grain(2, 1) if self._is_nibble else Grain(1, self.stored.itemsize)
 
     def write(self, tensor: NDArray[Any]) -> memoryview:
         with np.errstate(over="ignore"):  # a float64 beyond float32 is infinity, which is clamped
@@ -103,17 +105,21 @@ class _Quantised:
             codes = self._quantiser.codes(values)
         except CodecError as error:
             raise CodecError(f"tensor {self._spec.name}: {error}") from error
-        return (pack_nibbles(codes) if self._is_nibble else codes).data
+        if self._is_nibble:
+            return pack_nibbles(codes).data
+        return codes.astype(self._on_wire, copy=False).view(np.uint8).data
 
     def size(self, count: int) -> int:
-        return (count + 1) // 2 if self._is_nibble else count
+        return (count + 1) // 2 if self._is_nibble else count * self.stored.itemsize
 
     def read(self, body: bytes | memoryview, out: NDArray[Any]) -> None:
-        codes = np.frombuffer(body, np.uint8)
         if self._is_nibble:
-            unpack_nibbles(codes, out)
-        else:
-            out[:] = codes
+            unpack_nibbles(np.frombuffer(body, np.uint8), out)
+            return
+        codes = np.frombuffer(body, self._on_wire)
+        if codes.max() > self._highest:
+            raise CodecError(f"a code above {self._highest}")
+        out[:] = codes
 
     def finish(self, stored: NDArray[Any]) -> NDArray[Any]:
         return self._quantiser.values(stored).astype(self._type, copy=False)
@@ -132,6 +138,18 @@ def _codes(tensors: Sequence[TensorSpec], bits: int | None, calibration: Calibra
     return [_Quantised(spec, bits, calibration.of(spec.name)) for spec in tensors]
 
 
+def _compressor(compression: str | None) -> Callable[[memoryview], bytes] | None:
+    if compression == "snappy":
+        return snappy.compress
+    return Compressor().compress if compression else None
+
+
+def _decompressor(compression: str | None) -> Callable[[bytes | memoryview, int], bytes | memoryview] | None:
+    if compression == "snappy":
+        return snappy.decompress
+    return Decompressor().decompress if compression else None
+
+
 class ScalarEncoder(Encoder):
     """Encodes the scalar profiles."""
 
@@ -139,13 +157,14 @@ class ScalarEncoder(Encoder):
         self,
         tensors: Sequence[TensorSpec],
         bits: int | None,
-        compressed: bool,
+        compression: str | None,
         calibration: Calibration | None,
         max_payload: int,
     ) -> None:
         """Prepare for frames of ``tensors`` and payloads of at most ``max_payload`` bytes.
 
-        ``bits`` is 8, 4, or None for elements as they are; with bits, ``calibration`` must describe every tensor.
+        ``bits`` is 2 to 8, 16, or None for elements as they are; with bits, ``calibration`` must describe every tensor.
+        ``compression`` is "zstd", "snappy" or None.
 
         BadArgument when an argument is missing or out of range, CodecError when the tensors cannot be coded so.
         """
@@ -153,7 +172,7 @@ class ScalarEncoder(Encoder):
             raise BadArgument(f"a payload has at least {MIN_PAYLOAD} bytes, not {max_payload}")
         self._tensors = tuple(tensors)
         self._codes = _codes(tensors, bits, calibration)
-        self._writer = Writer(max_payload, Compressor().compress if compressed else None)
+        self._writer = Writer(max_payload, _compressor(compression))
 
     def encode(self, frame_id: int, tensors: Sequence[NDArray[Any]]) -> EncodedFrame:
         """See Encoder.encode()."""
@@ -176,14 +195,14 @@ class ScalarDecoder(Decoder):
     """Decodes the scalar profiles. Keeps the last frame, to conceal losses in the next with it."""
 
     def __init__(
-        self, tensors: Sequence[TensorSpec], bits: int | None, compressed: bool, calibration: Calibration | None
+        self, tensors: Sequence[TensorSpec], bits: int | None, compression: str | None, calibration: Calibration | None
     ) -> None:
         """Prepare for frames of ``tensors``; arguments and errors are those of ScalarEncoder."""
         self._codes = _codes(tensors, bits, calibration)
         self._shapes = [spec.shape for spec in tensors]
         self._sizes = [spec.elements for spec in tensors]
         self._last = [code.unknown() for code in self._codes]
-        self._decompressor = Decompressor() if compressed else None
+        self._decompress = _decompressor(compression)
 
     def decode(
         self,
@@ -228,8 +247,8 @@ class ScalarDecoder(Decoder):
         code = self._codes[piece.tensor]
         size = code.size(piece.elements)
         body: bytes | memoryview = piece.body
-        if self._decompressor is not None:
-            body = self._decompressor.decompress(body, size)
+        if self._decompress is not None:
+            body = self._decompress(body, size)
         if len(body) != size:
             raise CodecError(f"{piece.elements} elements take {size} bytes, not {len(body)}")
         code.read(body, out)

@@ -34,6 +34,7 @@ UNFORESEEN = 70
         "doctor": "pipeline.cli.doctor:doctor",
         "models": "pipeline.cli.models:models",
         "calibrate": "pipeline.cli.calibrate:calibrate",
+        "eval": "pipeline.cli.eval:evaluate",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b

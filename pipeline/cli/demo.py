@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.common import SECONDS, common_options, echo_json, echo_table, link_option, option, set_up_logging
+from pipeline.cli.fetching import fetched, offline_option
 
 __all__ = ["demo"]
 
@@ -15,6 +16,7 @@ EXAMPLES = """\b
 Examples:
   splitrtc demo                       the bundled clip, ten seconds
   splitrtc demo --source 0            the first camera (ends with Ctrl+C)
+  splitrtc demo --model yolox_nano    another model of the zoo, fetched the first time
   splitrtc demo --link rtt=40,loss=1%,rate=5M      over an emulated network link
   splitrtc demo --profile klt:step=1  the fewest bytes
   splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
@@ -33,6 +35,15 @@ Next: your camera          splitrtc demo --source 0
 @option("--seconds", type=SECONDS, metavar="N", help="Stop after so long (default: at the end of the source).")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out"), help="Folder for the results.")
 @option("--profile", metavar="F", help="As for `splitrtc ue` (default: the model's own).")
+@option("--model", metavar="M", help="Run this model: a name, or https://...#sha-256=... (default: the bundled one).")
+@option(
+    "--models",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Further folder of model cards or model files; may be repeated.",
+)
+@offline_option
 @link_option
 @common_options
 def demo(
@@ -40,6 +51,8 @@ def demo(
     seconds: float | None,
     out: Path,
     profile: str | None,
+    model: str | None,
+    models: tuple[Path, ...],
     link: str | None,
     as_json: bool,
     log_level: str,
@@ -49,8 +62,9 @@ def demo(
     set_up_logging(log_level, debug)
     from pipeline.demo import run_demo
 
+    name = None if model is None else fetched([model], models)[0]
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
-    summary = run_demo(source, seconds, out, link, profile)
+    summary = run_demo(source, seconds, out, link, model=name, models=models, profile=profile)
     if as_json:
         echo_json(summary)
         return

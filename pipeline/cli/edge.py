@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.cli.common import common_options, echo_json, option, read_token, run_async, set_up_logging
+from pipeline.cli.fetching import fetched, offline_option
 from pipeline.settings import DEFAULT_LISTEN, MAX_SESSIONS, EdgeSettings
 from pipeline.workers import TIME_LIMIT
 from signaling.limits import CONNECT_RATE
@@ -36,6 +37,13 @@ Examples:
 @option("--workers", type=int, help="Tails that run at the same time (default: one for each core).")
 @option("--time-limit", default=TIME_LIMIT, help="Seconds that a frame may compute; a session that hangs is ended.")
 @option("--connect-rate", default=CONNECT_RATE, help="Connections per second from one address, in the long run.")
+@option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Without a token: let web pages of this origin connect, e.g. https://app.example; may be repeated.",
+)
 @option("--bind", metavar="ADDR", help="Local address for the media (default: all; loopback when listening there).")
 @option(
     "--ice-server",
@@ -45,12 +53,21 @@ Examples:
     help="stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]; may be repeated. None by default.",
 )
 @option(
+    "--model",
+    "model",
+    multiple=True,
+    metavar="M",
+    help="Serve this model only: a name, or https://...#sha-256=...; may be repeated (default: all whose files are"
+    " here).",
+)
+@option(
     "--models",
     "models",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Further folder of model cards; may be repeated.",
+    help="Further folder of model cards or model files; may be repeated.",
 )
+@offline_option
 @option(
     "--accept",
     multiple=True,
@@ -63,6 +80,7 @@ def edge(
     token: str | None,
     token_file: Path | None,
     ready_file: Path | None,
+    model: tuple[str, ...],
     as_json: bool,
     log_level: str,
     debug: bool,
@@ -70,7 +88,8 @@ def edge(
 ) -> None:
     """Run the second part of the work of models for UEs that connect. SIGTERM ends it cleanly, a second one at once."""
     set_up_logging(log_level, debug)
-    settings = EdgeSettings(token=read_token(token, token_file), **flags)
+    names = fetched(model, flags["models"])
+    settings = EdgeSettings(model=names, token=read_token(token, token_file), **flags)
     from pipeline.edge import serve_until_stopped
 
     summary = run_async(serve_until_stopped(settings, ready_file))

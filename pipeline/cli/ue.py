@@ -19,6 +19,7 @@ from pipeline.cli.common import (
     run_async,
     set_up_logging,
 )
+from pipeline.cli.fetching import fetched, offline_option
 from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, UeSettings
 from splitrtc_errors import BadArgument
 
@@ -48,7 +49,11 @@ Examples:
     metavar="SINK",
     help="window, FILE.mp4, FILE.jsonl, - (JSON lines on stdout) or null; may be repeated.",
 )
-@option("--model", metavar="M", help="Offer this model only (default: all of the zoo).")
+@option(
+    "--model",
+    metavar="M",
+    help="Offer this model only: a name, or https://...#sha-256=... (default: all whose files are here).",
+)
 @option("--partition", metavar="P", help="Cut it here: a name from `splitrtc models`, or a partition id.")
 @option(
     "--profile",
@@ -83,8 +88,9 @@ Examples:
     "models",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Further folder of model cards; may be repeated.",
+    help="Further folder of model cards or model files; may be repeated.",
 )
+@offline_option
 @option("--budget", type=float, default=FRAME_BUDGET, metavar="S", help="Seconds after which a result is worthless.")
 @option("--timeout", type=float, default=CONNECT_TIMEOUT, metavar="S", help="Seconds to connect.")
 @option(
@@ -104,6 +110,7 @@ def ue(
     repeat: bool,
     token: str | None,
     token_file: Path | None,
+    model: str | None,
     as_json: bool,
     log_level: str,
     debug: bool,
@@ -113,7 +120,9 @@ def ue(
     set_up_logging(log_level, debug)
     if as_json and "-" in sinks:
         raise BadArgument("--json and --sink - both want stdout: write the lines to a file, as in --sink out.jsonl")
-    settings = UeSettings(token=read_token(token, token_file), **flags)
+    if model is not None:
+        (model,) = fetched([model], flags["models"])
+    settings = UeSettings(model=model, token=read_token(token, token_file), **flags)
     from pipeline.live import play
 
     live = sys.stderr.isatty()

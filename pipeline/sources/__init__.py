@@ -87,7 +87,7 @@ def open_source(spec: str | int | Path | Source | AsyncIterable[Any], *, fps: fl
     path = Path(text)
     if path.is_dir():
         return ImageFolder(path, fps=fps)
-    if path.is_char_device():
+    if path.is_char_device() or re.fullmatch(r"/dev/video[0-9]{1,4}", text):  # one that is not there may come
         return Camera(path, fps=fps)
     if not path.exists():
         raise SourceError(

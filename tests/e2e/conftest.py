@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,23 @@ import pytest
 WAIT = 60.0
 """Seconds after which a test gives up waiting for another process."""
 
-SPLITRTC = [sys.executable, "-m", "splitrtc"]
+SPLITRTC = (sys.executable, "-m", "splitrtc")
+
+JUMPING_CLOCKS = """
+import signal, sys, time
+monotonic, wall, jumps = time.monotonic, time.time, {signal.SIGUSR1: 0.0, signal.SIGUSR2: 0.0}
+time.monotonic = lambda: monotonic() + jumps[signal.SIGUSR1]
+time.time = lambda: wall() + jumps[signal.SIGUSR2]
+def jump(number, _):
+    jumps[number] += 3600.0
+    if number == signal.SIGUSR2:
+        jumps[number] *= -1.0  # forward, back, forward by twice as much
+for number in jumps:
+    signal.signal(number, jump)
+from pipeline.cli import main
+main()
+"""
+"""splitrtc with clocks that jump by an hour: the monotonic one at SIGUSR1, the wall clock at SIGUSR2."""
 
 
 def until(condition: Callable[[], bool]) -> float:
@@ -77,15 +93,16 @@ StartEdge = Callable[..., contextlib.AbstractContextManager[EdgeProcess]]
 @pytest.fixture
 def start_edge(tmp_path: Path) -> StartEdge:
     @contextlib.contextmanager
-    def start(*flags: str) -> Iterator[EdgeProcess]:
+    def start(*flags: str, program: Sequence[str] = SPLITRTC) -> Iterator[EdgeProcess]:
         ready = tmp_path / "ready.json"
         ready.unlink(missing_ok=True)  # one that was killed leaves it behind
-        command = [*SPLITRTC, "edge", "--listen", "127.0.0.1:0", "--ready-file", str(ready), "--json", *flags]
+        command = [*program, "edge", "--listen", "127.0.0.1:0", "--ready-file", str(ready), "--json", *flags]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         try:
             until(lambda: ready.exists() or process.poll() is not None)
+            assert process.poll() is None, process.communicate()[1]
             yield EdgeProcess(process, ready)
         finally:
             process.kill()
@@ -97,9 +114,9 @@ def start_edge(tmp_path: Path) -> StartEdge:
 @pytest.fixture
 def start_ue() -> Callable[..., contextlib.AbstractContextManager[subprocess.Popen[str]]]:
     @contextlib.contextmanager
-    def start(url: str, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    def start(url: str, *flags: str, program: Sequence[str] = SPLITRTC) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
-            [*SPLITRTC, "ue", "--edge", url, "--json", *flags],
+            [*program, "ue", "--edge", url, "--json", *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -118,9 +135,9 @@ def start_ue() -> Callable[..., contextlib.AbstractContextManager[subprocess.Pop
 def run_ue(start_ue: Any) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """A function that runs ``splitrtc ue`` to its end: exit code, summary ({} without one), stderr."""
 
-    def run(url: str, *flags: str) -> tuple[int, dict[str, Any], str]:
+    def run(url: str, *flags: str, within: float = WAIT) -> tuple[int, dict[str, Any], str]:
         with start_ue(url, *flags) as process:
-            written, errors = process.communicate(timeout=WAIT)
+            written, errors = process.communicate(timeout=within)
         return process.returncode, json.loads(written) if written else {}, errors
 
     return run
@@ -129,3 +146,9 @@ def run_ue(start_ue: Any) -> Callable[..., tuple[int, dict[str, Any], str]]:
 @pytest.fixture(name="until")
 def _until() -> Callable[[Callable[[], bool]], float]:
     return until
+
+
+@pytest.fixture
+def jumping() -> tuple[str, ...]:
+    """The program whose clocks jump."""
+    return (sys.executable, "-c", JUMPING_CLOCKS)

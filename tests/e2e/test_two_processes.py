@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 import signal
 import threading
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models import Zoo
 from pipeline.offers import points
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
+from rtc import Peer
+from signaling import SignalingClient, attributes_of
 from splitrtc_errors import (
     ConnectionLost,
     EdgeFull,
@@ -62,7 +69,7 @@ def test_a_clean_run(start_edge: Any, run_ue: Any, tmp_path: Path) -> None:
 
 def test_a_full_edge(start_edge: Any, start_ue: Any, run_ue: Any, until: Any) -> None:
     with start_edge("--max-sessions", "1") as edge:
-        with start_ue(edge.url, "--source", "testsrc") as first:
+        with start_ue(edge.url, "--source", "testsrc", "--fps", "5") as first:
             until(lambda: edge.sessions == 1)
             code, summary, errors = run_ue(edge.url, *SHORT)
             assert code == EdgeFull.exit_code
@@ -117,6 +124,27 @@ def test_a_further_model_that_both_have(start_edge: Any, run_ue: Any, tiny_model
         assert summary["frames_answered"] > 0
 
 
+async def test_a_model_that_hangs_while_it_loads_holds_up_nobody(
+    start_edge: Any, run_ue: Any, until: Any, tiny_model: Path
+) -> None:
+    (point,) = points(Zoo((tiny_model,)), model="tiny", partition="late", profile="raw")
+    with start_edge("--models", str(tiny_model)) as edge:
+        file = tiny_model / "tiny.onnx"
+        file.unlink()
+        os.mkfifo(file)  # who opens it waits for a writer
+        async with SignalingClient(edge.url) as signaling, Peer(bind="127.0.0.1") as peer:
+            offer = await peer.create_offer(attributes_of([point.offer(30.0)]))
+            hanging = asyncio.create_task(signaling.connect(offer))
+            await asyncio.to_thread(until, lambda: edge.sessions == 1)
+            for cut in ("bottleneck_7", "bottleneck_12"):  # of which the edge has one already, and loads the other
+                run = partial(run_ue, edge.url, *SHORT, "--partition", cut)
+                code, summary, _ = await asyncio.to_thread(run)
+                assert (code, summary["partition"]) == (0, cut)
+            assert not hanging.done()
+            hanging.cancel()
+        await asyncio.to_thread(until, lambda: edge.sessions == 0)  # whoever waited is gone
+
+
 async def test_ten_sessions_come_and_go(start_edge: Any, until: Any) -> None:
     async def visit(url: str) -> None:
         async with session(url) as visitor:
@@ -126,13 +154,18 @@ async def test_ten_sessions_come_and_go(start_edge: Any, until: Any) -> None:
                 if answered == 2:
                     break
 
+    async def five_visits(url: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(visit(url))
+
     with start_edge("--workers", "2") as edge:
         # What comes once and stays: threads, the allocators' caches.
-        await asyncio.gather(*(visit(edge.url) for _ in range(5)))
+        await five_visits(edge.url)
         until(lambda: edge.sessions == 0)
         before = edge.holds
         for _ in range(2):
-            await asyncio.gather(*(visit(edge.url) for _ in range(5)))
+            await five_visits(edge.url)
         until(lambda: edge.sessions == 0)
         until(lambda: edge.holds["files"] <= before["files"])
         after = edge.holds
@@ -217,3 +250,56 @@ def test_a_self_signed_certificate(start_edge: Any, run_ue: Any) -> None:
         assert "not one to trust" in one_line(errors)
         _, summary, _ = edge.terminate()
         assert summary["sessions_served"] == 1
+
+
+@pytest.mark.soak
+async def test_ten_ues_of_which_one_is_hostile(start_edge: Any) -> None:
+    frames, neighbours = 20, 9
+    rng = random.Random(3)
+    attacks = 0
+
+    async def attack(url: str) -> None:
+        """Come, send what no parser likes and more than anybody has a use for, until the edge has had enough; again."""
+        nonlocal attacks
+        offer = attributes_of([points(Zoo())[0].offer(30.0)])
+        while True:
+            async with SignalingClient(url) as signaling, Peer(bind="127.0.0.1") as peer:
+                await peer.accept_answer(await signaling.connect(await peer.create_offer(offer)))
+                await peer.opened(20)
+                attacks += 1
+                while not peer.closed.is_set():
+                    channel = rng.choice(peer._channels)
+                    if channel.readyState != "open":
+                        break
+                    if channel.bufferedAmount < 100_000:
+                        size = rng.randrange(1, 1160)
+                        junk: list[bytes | str] = [rng.randbytes(size), "{" * size, b"\x01" + rng.randbytes(19)]
+                        channel.send(rng.choice(junk))
+                    await asyncio.sleep(0)
+
+    async def watch(url: str) -> list[bool]:
+        answered = asyncio.Semaphore()
+
+        async def one_by_one() -> AsyncIterator[np.ndarray]:
+            for _ in range(frames):
+                await answered.acquire()
+                yield np.full((120, 160, 3), 90, np.uint8)
+
+        outcomes = []
+        async with session(url) as neighbour:
+            async for result in neighbour.run(one_by_one(), every=True):
+                outcomes.append(result.answered)
+                answered.release()
+        return outcomes
+
+    with start_edge() as edge:
+        attacking = asyncio.create_task(attack(edge.url))
+        ended = await asyncio.gather(*(watch(edge.url) for _ in range(neighbours)))
+        assert not attacking.done()
+        attacking.cancel()
+        await asyncio.gather(attacking, return_exceptions=True)
+        _, summary, errors = await asyncio.to_thread(edge.terminate)
+    assert ended == neighbours * [frames * [True]]
+    assert attacks > 1
+    assert summary["sessions_served"] == neighbours + attacks
+    assert "Traceback" not in errors

@@ -96,7 +96,8 @@ def test_a_card_that_was_not_loaded_has_no_files() -> None:
 
 def test_the_models_file_is_verified(tmp_path: Path) -> None:
     card = ModelCard.load(write(tmp_path))
-    with pytest.raises(ModelFileError, match=r"cannot read .*tiny.onnx"):
+    assert not card.is_here
+    with pytest.raises(ModelFileError, match=r"file of model tiny is not here, .* \(4 bytes\); fetch it again"):
         card.verified_path()
     card.path.write_bytes(b"tinny")
     with pytest.raises(ModelFileError, match=r"expected sha-256:.* \(4 bytes\), found .* \(5 bytes\)"):
@@ -117,41 +118,45 @@ BAD_CARDS: list[tuple[str, object, str]] = [
     ("digest", changed(digest="sha-256:12"), "'digest' is 'sha-256:'"),
     ("size zero", changed(size=0), "'size' is at least 1"),
     ("size a text", changed(size="4"), "'size' is a int, not '4'"),
-    ("two inputs", changed(inputs=CARD["inputs"] * 2), "one input"),
+    ("one input twice", changed(inputs=CARD["inputs"] * 2), "no two inputs"),
+    ("two inputs", changed(inputs=[*CARD["inputs"], {**CARD["inputs"][0], "name": "other"}]), "one input"),
     ("no input", changed(inputs=[]), "one input"),
     ("input type", changed(inputs=[{**CARD["inputs"][0], "type": "float"}]), "'inputs': tensor image: element type"),
-    ("input rank", changed(inputs=[{**CARD["inputs"][0], "shape": [3, 8, 8]}]), "1 x 3 x height x width"),
+    ("input rank", changed(inputs=[{**CARD["inputs"][0], "shape": [1, 3, 8]}]), "1 x 3 x height x width"),
     ("input planes", changed(inputs=[{**CARD["inputs"][0], "shape": [1, 1, 8, 8]}]), "1 x 3 x height x width"),
     ("input batch", changed(inputs=[{**CARD["inputs"][0], "shape": [2, 3, 8, 8]}]), "1 x 3 x height x width"),
-    ("input integers", changed(inputs=[{**CARD["inputs"][0], "type": "uint8"}]), "float32"),
+    ("input integers", changed(inputs=[{**CARD["inputs"][0], "type": "int64"}]), "float32"),
     ("outputs no list", changed(outputs={}), "'outputs' is a list, not {}"),
-    ("resize", within("preprocessing", resize="letterbox"), "preprocessing: 'resize' is stretch, not 'letterbox'"),
+    ("resize", within("preprocessing", resize="crop"), "preprocessing: 'resize' is stretch or letterbox, not 'crop'"),
     ("order", within("preprocessing", order="GBR"), "'order' is RGB or BGR"),
-    ("layout", within("preprocessing", layout="NHWC"), "'layout' is NCHW"),
+    ("layout", within("preprocessing", layout="CHWN"), "'layout' is NCHW or NHWC"),
+    ("input of the other layout", within("preprocessing", layout="NHWC"), "height x width x 3 with layout NHWC"),
     ("mean of two", within("preprocessing", mean=[1, 2]), "'mean' is a list of 3 finite numbers"),
-    ("mean of texts", within("preprocessing", mean=["1", 2, 3]), "'mean' is a list of 3 finite numbers"),
-    ("mean of four with a text", within("preprocessing", mean=[1, 2, 3, "4"]), "'mean' is a list of 3 finite"),
-    ("scale infinite", within("preprocessing", scale=[1, 1, float("inf")]), "'scale' is a list of 3 finite numbers"),
+    ("mean of texts", within("preprocessing", mean=["1", 2, 3]), "'mean' is a list of finite numbers"),
+    ("mean of four with a text", within("preprocessing", mean=[1, 2, 3, "4"]), "'mean' is a list of finite"),
+    ("scale infinite", within("preprocessing", scale=[1, 1, float("inf")]), "'scale' is a list of finite numbers"),
+    ("scale huge", within("preprocessing", scale=[1, 1, 10**400]), "'scale' is a list of finite numbers"),
     ("preprocessing unknown", within("preprocessing", std=1), "preprocessing: unknown 'std'"),
-    ("scheme", within("decoding", scheme="yolox"), "decoding: 'scheme' is ssd"),
+    ("scheme", within("decoding", scheme="yolo"), "decoding: 'scheme' is ssd or yolox"),
     ("iou", within("decoding", iou=1.5), "'iou' is between 0 and 1, not 1.5"),
+    ("iou huge", within("decoding", iou=10**400), "'iou' is a float, not 1000"),
     ("iou NaN", within("decoding", iou=float("nan")), "'iou' is between 0 and 1, not nan"),
     ("decoding unknown", within("decoding", nms=True), "decoding: unknown 'nms'"),
-    ("decoding scores", within("decoding", scores="image"), "scores is an output 1 x N"),
-    ("decoding one output twice", within("decoding", scores="boxes"), "scores is an output 1 x N"),
+    ("decoding scores", within("decoding", scores="image"), "types and shapes of scheme ssd"),
+    ("decoding one output twice", within("decoding", scores="boxes"), "types and shapes of scheme ssd"),
     (
         "score shape",
         changed(outputs=[{**CARD["outputs"][0], "shape": [1, 5, 3]}, CARD["outputs"][1]]),
-        "scores is an output 1 x N",
+        "types and shapes of scheme ssd",
     ),
     (
         "box shape",
         changed(outputs=[CARD["outputs"][0], {**CARD["outputs"][1], "shape": [1, 6, 1, 4]}]),
-        "boxes is an output 1 x N x 1 x 4",
+        "types and shapes of scheme ssd",
     ),
     ("labels empty", changed(labels=[]), "'labels' is a list of at least one text"),
     ("labels numbers", changed(labels=["cat", 2]), "'labels' is a list of at least one text"),
-    ("no partition", changed(partitions=[]), "exactly one partition is the default"),
+    ("no default", changed(partitions=CARD["partitions"][:1]), "exactly one partition is the default"),
     (
         "two defaults",
         changed(partitions=[CARD["partitions"][1], {**CARD["partitions"][0], "default": True}]),

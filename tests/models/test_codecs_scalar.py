@@ -14,14 +14,15 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from models.calibration import Calibration, TensorCalibration
-from models.codecs import DecodedFrame, Decoder, Encoder, make_decoder, make_encoder, parse_profile
+from models.codecs import DecodedFrame, Decoder, Encoder, make_decoder, make_encoder, parse_profile, profile_ids, snappy
 from models.codecs.quantise import Quantiser
 from models.codecs.slices import MAX_SLICES
+from models.codecs.zstd import Compressor
 from models.tensor import ITEM_SIZES, TensorSpec
 from splitrtc_errors import BadArgument, CodecError, TensorError
 
-RAW = ("raw", "raw-zstd")
-QUANTISED = ("q8", "q8-zstd", "q4", "q4-zstd")
+QUANTISED = tuple(profile for profile in profile_ids() if profile.startswith("q"))
+RAW = tuple(profile for profile in profile_ids() if profile.startswith("raw"))
 FLOATS = ("float16", "float32", "float64")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -137,7 +138,7 @@ def test_quantised_profiles_decode_to_finite_values_whatever_is_lost(profile: st
     frames = [[data.draw(values_of(spec)) for spec in specs] for _ in range(2)]
     coded = [encoder.encode(number, tensors).slices for number, tensors in enumerate(frames)]
     assert all(len(payload) <= limit for slices in coded for payload in slices)
-    bits = int(profile[1])
+    bits = int(profile[1:].partition("-")[0])
     expected = [
         [quantised(spec, value, bits, calibrated.of(spec.name)) for spec, value in zip(specs, tensors, strict=True)]
         for tensors in frames
@@ -303,7 +304,10 @@ def test_these_profiles_refer_to_no_other_frame(intra: bool, reference: int | No
         ("raw", "float32", struct.pack("<2f", 1, math.nan)),
         ("raw", "float16", struct.pack("<2e", math.nan, 1)),
         ("raw-zstd", "uint8", b"ab"),
+        ("raw-snappy", "uint8", b"ab"),
         ("q4", "float32", b"\x12\x34"),
+        ("q3-zstd", "float32", Compressor().compress(b"\x07\x08")),
+        ("q2-snappy", "float32", snappy.compress(b"\x04\x03")),
         ("q8-zstd", "float32", b"\x12\x34"),
     ],
 )

@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 
 from models.card import ModelCard
 from models.detection import (
-    MAX_CANDIDATES,
     MAX_DETECTIONS,
     Detections,
     Detector,
     pack_detections,
     parse_detections,
-    suppress,
     to_supervision,
 )
+from models.detection.candidates import MAX_CANDIDATES, suppress
 from models.preprocess import Preprocessor
 from models.runtime import load_submodel
 from models.zoo import Zoo

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from models.card import ModelCard, Preprocessing
 from models.preprocess import Preprocessor
+from models.tensor import TensorSpec
 from models.zoo import Zoo
 from splitrtc_errors import MissingDependency, TensorError
 
@@ -84,6 +85,73 @@ def test_order_mean_and_scale_of_the_card_are_applied(card: ModelCard) -> None:
 def test_other_arrays_are_refused(card: ModelCard, image: Any) -> None:
     with pytest.raises(TensorError, match="H x W x 3 uint8 BGR"):
         Preprocessor(card).prepare(image)
+
+
+@pytest.mark.parametrize("place", ["top-left", "centre"])
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (300, 300), (1, 1), (1, 3000), (37, 1921)])
+def test_a_letterbox_keeps_the_ratio_and_pads_the_rest(card: ModelCard, height: int, width: int, place: str) -> None:
+    how = Preprocessing(resize="letterbox", place=place, pad=114, order="BGR")
+    preprocessor = Preprocessor(dataclasses.replace(card, preprocessing=how))
+    preprocessor.prepare(picture(50, 90))  # what it leaves behind must not show
+    image = picture(height, width)
+    made = preprocessor.prepare(image)[0]
+    shrunk = max(1, 300 * min(width, height) // max(width, height))
+    inside = (300, shrunk) if width >= height else (shrunk, 300)
+    x, y = ((300 - inside[0]) // 2, (300 - inside[1]) // 2) if place == "centre" else (0, 0)
+    assert preprocessor.placed((width, height)) == (x, y, *inside)
+    expected = np.full((300, 300, 3), 114, np.uint8)
+    expected[y : y + inside[1], x : x + inside[0]] = cv2.resize(image, inside, interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(made, expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("dtype", ["float32", "int32", "uint8"])
+def test_planes_may_come_last_and_be_integers(card: ModelCard, order: str, dtype: str) -> None:
+    how = Preprocessing(layout="NHWC", order=order)
+    spec = TensorSpec("image", dtype, (1, 6, 4, 3))
+    made = Preprocessor(dataclasses.replace(card, preprocessing=how, inputs=(spec,))).prepare(
+        np.full((5, 5, 3), (50, 60, 70), np.uint8)
+    )
+    assert (made.shape, made.dtype) == ((1, 6, 4, 3), np.dtype(dtype))
+    assert made[0, 5, 3].tolist() == ([70, 60, 50] if order == "RGB" else [50, 60, 70])
+
+
+def test_mean_and_scale_go_with_the_planes_when_these_come_last(card: ModelCard) -> None:
+    how = Preprocessing(layout="NHWC", mean=(10.0, 20.0, 30.0), scale=(0.5, 1.0, 2.0))
+    spec = TensorSpec("image", "float32", (1, 6, 4, 3))
+    made = Preprocessor(dataclasses.replace(card, preprocessing=how, inputs=(spec,))).prepare(
+        np.full((5, 5, 3), (50, 60, 70), np.uint8)
+    )
+    assert made[0, 0, 0].tolist() == [30.0, 40.0, 40.0]
+
+
+@given(
+    frame=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
+    size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    how=st.builds(
+        Preprocessing, resize=st.sampled_from(["stretch", "letterbox"]), place=st.sampled_from(["top-left", "centre"])
+    ),
+    box=st.tuples(*[st.floats(0, 1, width=32)] * 4),
+)
+def test_a_box_finds_its_way_into_the_input_and_back(
+    card: ModelCard,
+    frame: tuple[int, int],
+    size: tuple[int, int],
+    how: Preprocessing,
+    box: tuple[float, float, float, float],
+) -> None:
+    spec = TensorSpec("image", "float32", (1, 3, size[1], size[0]))
+    preprocessor = Preprocessor(dataclasses.replace(card, preprocessing=how, inputs=(spec,)))
+    x, y, width, height = preprocessor.placed(frame)
+    assert x >= 0
+    assert y >= 0
+    assert x + width <= size[0]
+    assert y + height <= size[1]
+    assert (width, height) == size or how.resize == "letterbox"
+    assert width == size[0] or height == size[1]
+    original = np.array([box], np.float32) * np.array(frame * 2, np.float32)
+    inside = original * np.array([width, height] * 2) / np.array(frame * 2) + np.array([x, y] * 2)
+    np.testing.assert_allclose(preprocessor.undo(inside.astype(np.float32), frame), original, rtol=1e-3, atol=0.6)
 
 
 def test_boxes_come_back_to_the_frame_clipped(card: ModelCard) -> None:

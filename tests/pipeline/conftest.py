@@ -208,6 +208,12 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
 
 @pytest.fixture
+def patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
+    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
+
+
+@pytest.fixture
 async def edge() -> AsyncIterator[Edge]:
     """An edge on loopback. It has one worker, so that its pool does not grow while a test counts threads."""
     async with Edge(EdgeSettings("127.0.0.1:0", workers=1)) as running:
@@ -326,20 +332,8 @@ class StubUe:
 
     def parameters(self, id_: int = 1, **changes: Any) -> ParameterSet:
         """The parameter set that was agreed on, unless changed."""
-        calibration = self.point.calibration
-        agreed = ParameterSet(
-            id=id_,
-            direction="up",
-            model=self.point.card.digest,
-            partition=self.point.partition,
-            variant="fp32",
-            profile=self.point.profile,
-            calibration=calibration.digest if calibration else None,
-            tensors=self._device.partition.crossing,
-            deadline_ms=60_000,
-            budget_ms=60_000,
-        )
-        return replace(agreed, **changes)
+        agreed = self.point.parameter_set(self._device.partition.crossing, deadline=60.0, budget=60.0)
+        return replace(agreed, **{"id": id_, **changes})
 
     async def announce(self, announced: ParameterSet) -> ControlMessage | None:
         """The edge's reply. As the link keeps the order here, all that was sent before has arrived then, too."""

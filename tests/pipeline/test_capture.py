@@ -275,11 +275,48 @@ def test_a_live_source_that_fails_is_opened_again(error: Exception, caplog: pyte
     assert [line for line in told if "camera not found; trying again" in line]
 
 
-def test_a_camera_that_was_never_there_is_an_error_all_the_same() -> None:
-    source = Unsteady(1, SourceError("gone"))
+def late_camera(error: Exception) -> Unsteady:
+    """One that is not there at the first try."""
+    source = Unsteady(1, error)
     source.opened = 1
+    return source
+
+
+def test_a_camera_that_is_not_there_at_first_is_waited_for() -> None:
+    capture = Capture(late_camera(SourceError("gone")), reopen=True, backoff=at_once())
+    with capture:
+        frame = capture.get(LATE)
+        assert frame is not None
+        assert frame.index == 0
     with pytest.raises(SourceError, match="not found"):
+        Capture(late_camera(SourceError("gone"))).start()
+
+
+def test_stop_ends_the_waiting_for_a_camera() -> None:
+    source = late_camera(SourceError("gone"))
+    capture = Capture(source, reopen=True, backoff=Backoff(first=1000.0, longest=1000.0))
+    capture.start()
+    start = time.monotonic()
+    capture.stop()
+    assert time.monotonic() - start < 1.0
+    assert (capture.error, capture.finished, source.opened) == (None, True, 2)
+
+
+def test_what_is_no_absence_is_not_waited_for() -> None:
+    class Broken(Scripted):
+        def open(self) -> None:
+            raise ZeroDivisionError("oops")
+
+    with pytest.raises(SourceError, match="failed: ZeroDivisionError: oops"):
+        Capture(Broken(1), reopen=True, backoff=at_once()).start()
+    with pytest.raises(SourceError, match="no such file"):
+        source = Scripted(0, live=False)
+        source.open = lambda: _raise(SourceError("no such file"))  # type: ignore[method-assign]
         Capture(source, reopen=True, backoff=at_once()).start()
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_one_that_gave_nothing_yet_is_an_error_too() -> None:

@@ -36,11 +36,7 @@ WAIT = 20.0
 Connect = Callable[[str], AbstractAsyncContextManager[Any]]
 Until = Any
 
-
-@pytest.fixture(autouse=True)
-def _patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
-    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
+pytestmark = pytest.mark.usefixtures("patient_edges")
 
 
 def ue(url: str, **settings: Any) -> UeSession:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pipeline.edge import Edge
 from pipeline.live import play
 from pipeline.settings import UeSettings
+from signaling import Bye, ParameterSet
 from splitrtc_errors import ConnectionLost, SinkError
 
 WAIT = 20.0
@@ -66,6 +68,50 @@ async def test_a_signal_ends_the_run_as_its_source_would(
     # The signal means again what it meant before.
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_while_it_connects_ends_it_with_a_goodbye(
+    stub_edge: Any, until: Any, number: signal.Signals
+) -> None:
+    stub_edge.reply = lambda _: None  # which is waited for
+    asked = UeSettings(stub_edge.url, timeout=WAIT)
+    playing = asyncio.create_task(_status(play(asked, "testsrc", sinks=[], seconds=None, repeat=False, table=False)))
+    await until(lambda: stub_edge.sets)
+    os.kill(os.getpid(), number)
+    async with asyncio.timeout(WAIT):
+        assert await playing == 128 + number
+        assert isinstance(await stub_edge.control.get(), ParameterSet)
+        assert isinstance(await stub_edge.control.get(), Bye)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_a_signal_ends_the_waiting_for_an_edge(unused_tcp_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    asked = UeSettings(f"127.0.0.1:{unused_tcp_port}", reconnect=True)
+    playing = asyncio.create_task(_status(play(asked, "testsrc", sinks=[], seconds=None, repeat=False, table=False)))
+    async with asyncio.timeout(WAIT):
+        while "trying to connect again" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+            await asyncio.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await playing == 128 + signal.SIGTERM
+
+
+async def test_to_cancel_it_while_it_connects_is_no_signal(stub_edge: Any, until: Any) -> None:
+    stub_edge.reply = lambda _: None
+    asked = UeSettings(stub_edge.url, timeout=WAIT)
+    playing = asyncio.create_task(play(asked, "testsrc", sinks=[], seconds=None, repeat=False, table=False))
+    await until(lambda: stub_edge.sets)
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+
+
+async def _status(playing: Coroutine[Any, Any, object]) -> object:
+    """The exit status with which it leaves, which would end the event loop of a test."""
+    try:
+        return await playing
+    except SystemExit as left:
+        return left.code
 
 
 async def test_a_sink_that_cannot_be_opened_ends_it(edge: Edge, tmp_path: Path) -> None:

@@ -20,13 +20,14 @@ MakeZoo = Callable[..., Zoo]
 
 @pytest.fixture
 def zoo_with(tmp_path: Path) -> MakeZoo:
-    """A function that makes a zoo with one more model, made from the bundled card; the model's file is not there."""
+    """A function that makes a zoo with one more model, made from the bundled card; the model's file is none."""
 
     def make(name: str = "another", *, calibrated: bool = False, **changes: Any) -> Zoo:
         card = Zoo().get()
         value = {**card.to_json(), "name": name, "digest": bytes_digest(name.encode()), **changes}
         folder = tmp_path / name
         folder.mkdir()
+        (folder / card.file).write_bytes(name.encode())
         if calibrated:
             for cut in card.partitions:
                 path = card.calibration_path(cut)
@@ -93,7 +94,7 @@ def test_a_cut_that_only_one_model_has_means_that_model(zoo_with: MakeZoo) -> No
         ({"partition": "nonsense"}, r"nonsense.*bottleneck_7 of ssdlite_mbv2_coco_300, bottleneck_12"),
         ({"partition": ""}, "no partition ''"),
         ({"model": DEFAULT_MODEL, "partition": "0" * 32}, r"0{32}.*bottleneck_7"),
-        ({"profile": "q5-zstd"}, "q5-zstd.*q4-zstd"),
+        ({"profile": "q9-zstd"}, "q9-zstd.*q4-zstd"),
     ],
 )
 def test_what_the_zoo_does_not_have_is_told_with_what_it_has(asked: dict[str, str], message: str) -> None:
@@ -129,6 +130,9 @@ def test_a_point_knows_its_own_line_again() -> None:
         offer = point.offer(29.97)
         assert [other for other in found if other.matches(offer)] == [point]
         assert point.matches(type(offer).parse(offer.format()))
+        parameters = point.parameter_set((), deadline=0.2, budget=0.5)
+        assert [other for other in found if other.matches(parameters)] == [point]
+        assert (parameters.deadline_ms, parameters.budget_ms) == (200, 500)
         assert not point.matches(replace(offer, head="int8"))
         assert not point.matches(replace(offer, direction="down"))
         assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))

@@ -47,6 +47,9 @@ class LocalLane:
         self.run = Run(self.lanes, open_source(source), sinks, **options)
         return self.run
 
+    def admits(self, frame: Frame) -> bool:
+        return True
+
     def process(self, frame: Frame) -> CodedFrame:
         self._loop.call_soon_threadsafe(self.busy.set)
         assert self.released.wait(WAIT)
@@ -388,6 +391,9 @@ class ShortLane:
         self._open: list[tuple[Frame, Finish]] = []
         self._settled = asyncio.Event()
         self._settled.set()
+
+    def admits(self, frame: Frame) -> bool:
+        return True
 
     def process(self, frame: Frame) -> CodedFrame:
         coded = CodedFrame(frame.index + 1, EncodedFrame([b""], True, None), 0.0, 0.0, 0.0, 0.0)

@@ -4,13 +4,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from models import ModelCard, Partition, PartitionStore, Zoo
+from pipeline import tails
 from pipeline.tails import TailPool
-from splitrtc_errors import CutError, ModelFileError
+from splitrtc_errors import CutError, ModelError, ModelFileError
 
 CARD = Zoo().get()
 CUT = CARD.partition("bottleneck_7").tensors
@@ -25,13 +27,15 @@ class Store(PartitionStore):
         self.asked = 0
         self.may_go_on = threading.Event()
         self.may_go_on.set()
+        self.other_may_go_on = False
         self.error: Exception | None = None
         self.came = threading.Semaphore(0)
 
     def get(self, card: ModelCard, tensors: object, variant: str = "fp32") -> Partition:
         self.asked += 1
         self.came.release()
-        assert self.may_go_on.wait(10)
+        if not (self.other_may_go_on and tensors == OTHER_CUT):
+            assert self.may_go_on.wait(10)
         if self.error is not None:
             raise self.error
         return super().get(card, tensors, variant)  # type: ignore[arg-type]
@@ -103,20 +107,58 @@ async def test_who_leaves_while_it_loads_takes_it_from_nobody(pool: TailPool, st
     assert len(pool) == 0
 
 
-async def test_when_all_leave_while_it_loads_nothing_is_kept(pool: TailPool, store: Store) -> None:
+async def test_when_all_leave_while_it_loads_the_next_shares_the_load(pool: TailPool, store: Store) -> None:
     store.may_go_on.clear()
     leavers = [asyncio.create_task(pool.acquire(CARD, CUT)) for _ in range(2)]
     await store.reached()
     for leaver in leavers:
         leaver.cancel()
     await asyncio.gather(*leavers, return_exceptions=True)
-    assert len(pool) == 0
-    # Whoever comes now has a load of their own, after that of the others, which nothing can stop.
     newcomer = asyncio.create_task(pool.acquire(CARD, CUT))
     store.may_go_on.set()
-    await store.reached()
     pool.release(await newcomer)
-    assert len(pool) == 0
+    assert (store.asked, len(pool)) == (1, 0)
+
+
+async def test_what_was_loaded_for_nobody_is_not_kept(pool: TailPool, store: Store, until: Any) -> None:
+    store.may_go_on.clear()
+    leaver = asyncio.create_task(pool.acquire(CARD, CUT))
+    await store.reached()
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    assert len(pool) == 1
+    store.may_go_on.set()
+    await until(lambda: len(pool) == 0)
+
+
+async def test_a_load_that_hangs_costs_who_waits_for_it_and_one_thread(
+    store: Store, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "LOAD_TIME_LIMIT", 0.1)
+    hanging = TailPool(store, "cpu", workers=1)
+    monkeypatch.setattr(tails, "LOAD_TIME_LIMIT", 60.0)
+    store.may_go_on.clear()
+    waiting = [asyncio.create_task(hanging.acquire(CARD, CUT)) for _ in range(2)]
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == 2 * ["loading a model took longer than 0.1 s"]
+    assert (hanging.hanging, hanging.workers.hanging, len(hanging)) == (1, 0, 0)
+    with pytest.raises(ModelError, match="hangs since an earlier try"):
+        await hanging.acquire(CARD, CUT)
+    assert (hanging.hanging, store.asked) == (1, 1)
+    store.may_go_on.set()  # as when a file system is there again
+    await until(lambda: hanging.hanging == 0)
+    await hanging.close()
+
+
+async def test_a_load_that_hangs_holds_up_no_other(pool: TailPool, store: Store) -> None:
+    store.may_go_on.clear()
+    waiting = asyncio.create_task(pool.acquire(CARD, CUT))
+    await store.reached()
+    store.other_may_go_on = True
+    async with asyncio.timeout(20):
+        pool.release(await pool.acquire(CARD, OTHER_CUT))
+    store.may_go_on.set()
+    pool.release(await waiting)
 
 
 async def test_a_load_that_fails_fails_for_all_who_wait_and_is_tried_again_by_the_next(

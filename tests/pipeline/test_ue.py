@@ -47,11 +47,7 @@ MODEL = "ssdlite_mbv2_coco_300"
 
 Until = Any
 
-
-@pytest.fixture(autouse=True)
-def _patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
-    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
+pytestmark = pytest.mark.usefixtures("patient_edges")
 
 
 def ue(url: str, **settings: Any) -> UeSession:
@@ -475,7 +471,7 @@ async def test_the_loss_of_the_signalling_socket_alone_ends_nothing(
 
 
 async def test_nobody_there(unused_tcp_port: int) -> None:
-    with pytest.raises(Unreachable, match="is the edge running there"):
+    with pytest.raises(Unreachable, match="nothing listens there; is the edge running"):
         async with ue(f"ws://127.0.0.1:{unused_tcp_port}"):
             pass
 
@@ -583,6 +579,25 @@ async def test_an_edge_that_prefers_otherwise_gets_its_way(make_feed: Any, pictu
         run = session.run(feed)
         feed.give(pictures[0])
         assert (await take(run))[0].status == "ok"
+
+
+async def test_an_edge_that_wants_fewer_frames_gets_fewer(
+    stub_edge: Any, make_feed: Any, pictures: list[np.ndarray]
+) -> None:
+    stub_edge.choose = lambda offers: [replace(offers[0], fps=0.01)]
+    feed = make_feed()
+    async with ue(stub_edge.url) as session:
+        run = session.run(feed, every=True)
+        feed.give(pictures[0])
+        async with asyncio.timeout(WAIT):
+            stub_edge.answer(await stub_edge.frames.get())
+        (first,) = await take(run)
+        for _ in range(3):  # the next one that it wants is due in 100 s
+            feed.give(pictures[0])
+            (further,) = await take(run)
+            assert (further.status, further.dropped_at) == ("skipped", "rate")
+        assert first.status == "ok"
+        assert stub_edge.frames.empty()
 
 
 async def test_an_edge_takes_nothing_but_what_it_accepts() -> None:

@@ -37,11 +37,7 @@ WAIT = 20.0
 
 Until = Any
 
-
-@pytest.fixture(autouse=True)
-def _patient_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that does much else may need longer for a frame's slices than the edge would wait for them."""
-    monkeypatch.setattr("pipeline.connection.FRAMES_WAITED_FOR", 100.0)
+pytestmark = pytest.mark.usefixtures("patient_edges")
 
 
 def ue(url: str, **settings: Any) -> UeSession:
@@ -198,13 +194,14 @@ async def test_nothing_is_left_behind_by_connections_that_went(
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 5, 10, 20, 40, 80])
 async def test_it_can_be_closed_at_any_moment_of_reconnecting(
-    edge: Edge, turns: int, resources: Callable[[], Any], back_to: Any, until: Until
+    edge: Edge, turns: int, resources: Callable[[], Any], back_to: Any, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ue(edge.url):
         pass
     await until(lambda: not edge._sessions and not edge._server._sessions)
     before = resources()
     async with ue(edge.url):
+        monkeypatch.setattr("pipeline.edge_session.OPEN_TIMEOUT", 1.0)  # for one that goes before its channels open
         for serving in list(edge._sessions.values()):
             serving.end("a test")
         for _ in range(turns):

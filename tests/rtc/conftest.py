@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,25 @@ async def pair(connect: Callable[[Peer, Peer], Awaitable[None]]) -> AsyncIterato
     async with Peer(bind="127.0.0.1") as ue, Peer(bind="127.0.0.1") as edge:
         await connect(ue, edge)
         yield ue, edge
+
+
+def sockets() -> set[str]:
+    """The sockets that this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:  # the one with which the folder was read
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture
+async def nothing_is_left() -> AsyncIterator[None]:
+    """After each test: every peer was closed, so no task may still run and no socket may be open, at once."""
+    tasks, open_sockets = asyncio.all_tasks(), sockets()
+    yield
+    assert asyncio.all_tasks() - {asyncio.current_task()} <= tasks
+    assert sockets() <= open_sockets

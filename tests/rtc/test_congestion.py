@@ -64,6 +64,18 @@ def test_timeouts_double_until_a_sample_comes() -> None:
     assert trip.chunk_timeout < 2 * first[0]
 
 
+def test_the_slowest_of_late_round_trips_counts_for_a_while() -> None:
+    trip = RoundTrip()
+    for _ in range(100):
+        trip.sample(0.04)
+    trip.sample(0.14)  # a queue has filled: the average knows of a tenth of it
+    assert trip.smoothed == pytest.approx(0.0525)
+    assert trip.chunk_timeout >= 0.14 + RoundTrip.MARGIN
+    for _ in range(100):
+        trip.sample(0.04)
+    assert trip.chunk_timeout == pytest.approx(0.055, abs=1e-3)
+
+
 # The window
 
 
@@ -76,7 +88,7 @@ def test_it_starts_with_ten_chunks_and_grows_while_it_is_used(path: Path) -> Non
 
 def test_it_stays_with_a_little_queue(path: Path) -> None:
     path.acknowledge(1, 0.04)
-    path.acknowledge(10, 0.055)
+    path.acknowledge(60, 0.055)  # until the short one has left the last moment
     before = path.window.window(RENO)
     assert path.acknowledge(10, 0.055) == before
 
@@ -94,35 +106,75 @@ def test_it_shrinks_once_per_round_trip_down_to_its_floor(path: Path) -> None:
 def test_a_burst_that_drains_is_no_queue(path: Path) -> None:
     for _ in range(50):
         path.acknowledge(1, 0.04, limited=False)
-        path.acknowledge(3, 0.09, limited=False)
+        path.acknowledge(20, 0.09, limited=False)
     assert path.window.window(RENO) == 10
+
+
+def test_delays_that_vary_are_no_queue(path: Path) -> None:
+    for round_trip in [0.04, 0.12, 0.09, 0.07, 0.11, 0.055, 0.10, 0.08] * 30:
+        path.acknowledge(1, round_trip, limited=False)
+    assert path.window.window(RENO) == 10
+
+
+def test_the_more_round_trips_differ_the_more_may_be_chance(path: Path) -> None:
+    path.acknowledge(1, 0.04, limited=False)
+    for _ in range(100):
+        path.acknowledge(1, 0.07, limited=False)
+        path.acknowledge(1, 0.11, limited=False)
+    assert path.window.window(RENO) == 10
+    assert path.acknowledge(100, 0.07) < 10
+
+
+def test_it_does_not_grow_into_a_queue_that_has_just_begun(path: Path) -> None:
+    path.acknowledge(1, 0.04)
+    before = path.window.window(RENO)
+    assert path.acknowledge(10, 0.04 + CongestionWindow.ROOM) == before
+
+
+def test_a_slow_path_bounds_it(path: Path) -> None:
+    path.acknowledge(20, 0.05)
+    assert path.window.window(RENO) > 20
+    assert path.window.window(RENO, rate=100.0) == pytest.approx(10)
+    assert path.window.window(RENO, rate=1.0) == CongestionWindow.FLOOR
 
 
 def test_after_shrinking_it_grows_slowly(path: Path) -> None:
     path.acknowledge(1, 0.04)
-    path.acknowledge(100, 0.075)
+    path.acknowledge(150, 0.075)
+    path.acknowledge(1, 0.04)  # the queue is gone
     assert path.acknowledge(7, 0.04) <= 6
     assert path.acknowledge(4, 0.04) <= 7
 
 
-def test_little_loss_is_ignored_more_stops_and_much_shrinks(path: Path) -> None:
-    path.window.lost(9)
-    assert path.acknowledge(1, 0.04) == 11
-    path.window.lost(15)
-    assert path.window.loss == pytest.approx(0.08, abs=0.01)
-    assert path.acknowledge(1, 0.04) == 11
-    path.window.lost(30)
-    assert path.acknowledge(1, 0.04) == pytest.approx(7.7)
-    for _ in range(200):
-        path.window.lost()
-        path.acknowledge(4, 0.04)
-    assert path.window.window(RENO) == CongestionWindow.FLOOR
+def test_loss_in_each_round_trip_shrinks_it_if_it_is_much(path: Path) -> None:
+    def lose(share: float, rounds: int) -> float:
+        for _ in range(rounds):
+            path.window.lost(round(share * 100))
+            for _ in range(4):  # a round trip
+                path.acknowledge(1, 0.04, chunks=round((1 - share) * 25))
+        return path.window.window(RENO)
+
+    assert lose(0.03, 60) > 100
+    assert path.window.loss == pytest.approx(0.03, abs=0.01)
+    lose(0.07, 60)
+    held = path.window.window(RENO)
+    assert lose(0.07, 10) == held
+    assert lose(0.3, 10) < held
+    assert lose(0.3, 60) == CongestionWindow.FLOOR
     assert not path.window.uses_reno
+
+
+def test_loss_in_bursts_is_noise(path: Path) -> None:
+    for _ in range(100):
+        path.window.lost(60)
+        path.acknowledge(20, 0.04, chunks=10)
+    assert path.window.loss > CongestionWindow.SHRINK_LOSS
+    assert path.window.window(RENO) > 100
 
 
 def test_somebody_else_fills_the_queue(path: Path) -> None:
     path.acknowledge(1, 0.04)
-    path.acknowledge(100, 0.14)
+    path.acknowledge(150, 0.14)
     assert path.window.uses_reno
     assert path.window.window(7.0) == 7
     assert path.window.window(0.5) == 1
@@ -137,7 +189,7 @@ def test_somebody_else_fills_the_queue(path: Path) -> None:
 
 def test_when_the_queue_is_gone_it_goes_on_from_there(path: Path) -> None:
     path.acknowledge(1, 0.04)
-    path.acknowledge(100, 0.14)
+    path.acknowledge(150, 0.14)
     assert path.window.window(20.0) == 20
     path.now += 0.1
     path.window.acknowledged(1, 0.04, False, 0.04, path.now)
@@ -146,8 +198,8 @@ def test_when_the_queue_is_gone_it_goes_on_from_there(path: Path) -> None:
 
 
 def test_a_path_that_got_longer_is_believed_in_the_end(path: Path) -> None:
-    path.acknowledge(1, 0.04)
-    path.acknowledge(20, 0.09)
+    path.acknowledge(1, 0.04, limited=False)
+    path.acknowledge(60, 0.09)
     assert path.acknowledge(20, 0.09) < 10
     path.acknowledge(2_000, 0.09)
     assert not path.window.uses_reno

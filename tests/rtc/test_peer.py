@@ -2,23 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from rtc.channels import ChannelIds, channel_ids
 from rtc.peer import MAX_CONTROL_BACKLOG, MAX_RESULT_BACKLOG, IceServer, Peer
 from rtc.results import parse_result
-from rtc.sdp import read_channel_attributes
-from rtc.transport import gather_only_on
 from rtc.units import parse_unit
-from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, Unreachable
+from splitrtc_errors import ConnectionLost, ProtocolError, Unreachable
 
 LOOPBACK = "127.0.0.1"
 SECONDS = 20.0
@@ -26,27 +20,7 @@ SECONDS = 20.0
 Pair = tuple[Peer, Peer]
 Connect = Callable[[Peer, Peer], Awaitable[None]]
 
-
-def sockets() -> set[str]:
-    """The sockets that this process has open."""
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            target = str(entry.readlink())
-        except FileNotFoundError:  # the one with which the folder was read
-            continue
-        if target.startswith("socket:"):
-            found.add(target)
-    return found
-
-
-@pytest.fixture(autouse=True)
-async def _nothing_is_left() -> AsyncIterator[None]:
-    """After each test: every peer was closed, so no task may still run and no socket may be open, at once."""
-    tasks, open_sockets = asyncio.all_tasks(), sockets()
-    yield
-    assert asyncio.all_tasks() - {asyncio.current_task()} <= tasks
-    assert sockets() <= open_sockets
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 class Inbox:
@@ -64,169 +38,6 @@ class Inbox:
     @property
     def empty(self) -> bool:
         return self._queue.empty()
-
-
-# Negotiation
-
-
-async def test_offer_and_answer_describe_the_channels_and_carry_the_attributes() -> None:
-    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
-        offer = await ue.create_offer([("ai-split", "1 model=a"), ("ai-split", "2 model=b")])
-        answer = await edge.create_answer(offer, [("ai-split", "1 model=b")])
-        for text, values in ((offer, ["1 model=a", "2 model=b"]), (answer, ["1 model=b"])):
-            maps, attributes = read_channel_attributes(text)
-            assert channel_ids(maps) == ChannelIds(0, 2, 4)
-            assert [(each.stream_id, each.name, each.value) for each in attributes] == [
-                (2, "ai-split", value) for value in values
-            ]
-
-
-async def test_offer_names_only_the_bound_address() -> None:
-    async with Peer(bind=LOOPBACK) as ue:
-        offer = await ue.create_offer()
-        candidates = re.findall(r"a=candidate:\S+ \S+ \S+ \S+ (\S+)", offer)
-        assert candidates == [LOOPBACK]
-        assert "a=end-of-candidates" in offer
-
-
-async def test_channels_take_the_ids_of_the_offer() -> None:
-    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
-        offer = await ue.create_offer()
-        for old, new in ((0, 10), (2, 7), (4, 1_023)):
-            offer = offer.replace(f"a=dcmap:{old} ", f"a=dcmap:{new} ")
-        answer = await edge.create_answer(offer)
-        assert channel_ids(read_channel_attributes(answer)[0]) == ChannelIds(10, 7, 1_023)
-        with pytest.raises(ProtocolError, match="other stream ids"):
-            await ue.accept_answer(answer)
-
-
-async def test_plain_peer_can_answer_the_offer() -> None:
-    plain = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    connected = asyncio.Event()
-
-    def changed() -> None:
-        if plain.connectionState == "connected":
-            connected.set()
-
-    plain.on("connectionstatechange", changed)
-    async with Peer(bind=LOOPBACK) as ue:
-        await plain.setRemoteDescription(RTCSessionDescription(await ue.create_offer([("ai-split", "1 x=1")]), "offer"))
-        gather_only_on(plain, LOOPBACK)
-        await plain.setLocalDescription(await plain.createAnswer())
-        await ue.accept_answer(plain.localDescription.sdp)
-        await asyncio.wait_for(connected.wait(), SECONDS)
-        await ue.opened(SECONDS)
-        await plain.close()
-        await asyncio.wait_for(ue.closed.wait(), SECONDS)
-
-
-async def test_ipv6_loopback(connect: Connect) -> None:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        pytest.skip("no IPv6 on this machine")
-    async with Peer(bind="::1") as ue, Peer(bind="::1") as edge:
-        got = Inbox()
-        edge.on_control = got.put
-        await connect(ue, edge)
-        ue.send_control("hello")
-        assert await got.get() == "hello"
-
-
-async def test_address_of_another_machine_cannot_be_bound() -> None:
-    async with Peer(bind="192.0.2.1") as ue:
-        with pytest.raises(BadArgument, match=r"192\.0\.2\.1.*not an address of this machine"):
-            await ue.create_offer()
-
-
-async def test_machine_without_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [])
-    async with Peer() as ue:
-        with pytest.raises(Unreachable, match="no network address"):
-            await ue.create_offer()
-
-
-async def test_bad_arguments_are_refused_before_anything_is_opened() -> None:
-    with pytest.raises(BadArgument, match="bind"):
-        Peer(bind="localhost")
-    with pytest.raises(BadArgument, match="ICE server"):
-        Peer([IceServer("stun.example.org")])
-    async with Peer(bind=LOOPBACK) as ue:
-        with pytest.raises(BadArgument, match="attribute name"):
-            await ue.create_offer([("not a token", "x")])
-
-
-async def test_peer_negotiates_once() -> None:
-    async with Peer(bind=LOOPBACK) as ue:
-        with pytest.raises(RuntimeError, match="do not exist"):
-            _ = ue.sender
-        await ue.create_offer()
-        with pytest.raises(RuntimeError, match="once"):
-            await ue.create_offer()
-
-
-def without(pattern: str) -> Callable[[str], str]:
-    return lambda text: re.sub(pattern, "", text)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda text: "",
-        lambda text: "hello",
-        without(r"a=ice-ufrag:.*\r\n"),
-        without(r"a=setup:.*\r\n"),
-        lambda text: re.sub(r"a=candidate:.*", "a=candidate:1 1", text),
-        lambda text: text + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n",
-        lambda text: re.sub(r"(a=candidate:.*\r\n)", r"\1" * 65, text),
-        lambda text: re.sub(r"a=max-message-size:.*", "a=max-message-size:1000", text),
-        lambda text: text.replace("splitrtc.result.v1", "something.else"),
-    ],
-)
-async def test_spoilt_descriptions_are_protocol_errors(spoil: Callable[[str], str]) -> None:
-    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge, Peer(bind=LOOPBACK) as other:
-        offer = await ue.create_offer()
-        answer = await edge.create_answer(offer)
-        assert spoil(answer) != answer
-        with pytest.raises(ProtocolError):
-            await ue.accept_answer(spoil(answer))
-        with pytest.raises(ProtocolError):
-            await other.create_answer(spoil(offer))
-
-
-async def test_offer_without_the_channels_is_refused() -> None:
-    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
-        offer = without(r"a=dcmap:.*\r\n")(await ue.create_offer())
-        with pytest.raises(ProtocolError, match="no channel"):
-            await edge.create_answer(offer)
-
-
-async def test_nobody_answers() -> None:
-    async with Peer(bind=LOOPBACK) as ue:
-        await ue.create_offer()
-        with pytest.raises(NegotiationTimeout, match="UDP"):
-            await ue.opened(0.01)
-
-
-async def test_no_path_to_the_peer() -> None:
-    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
-        reasons = Inbox()
-        ue.on_closed = reasons.put
-        answer = await edge.create_answer(await ue.create_offer())
-        await ue.accept_answer(without(r"a=candidate:.*\r\n")(answer))
-        with pytest.raises(Unreachable, match="ICE"):
-            await ue.opened(SECONDS)
-        assert "ICE" in str(await reasons.get())
-
-
-async def test_somebody_else_answers_in_the_peers_place() -> None:
-    async with Peer(bind=LOOPBACK) as ue, Peer(bind=LOOPBACK) as edge:
-        answer = await edge.create_answer(await ue.create_offer())
-        forged = re.sub(r"a=fingerprint:(\S+) .*", "a=fingerprint:sha-256 " + ":".join(["00"] * 32), answer)
-        await ue.accept_answer(forged)
-        with pytest.raises(Unreachable, match="DTLS"):
-            await ue.opened(SECONDS)
 
 
 # Messages

@@ -6,16 +6,14 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
 
 import pytest
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from google_crc32c import value as crc32c
 
 from rtc.channels import CHANNELS, ChannelIds, channel_maps
-from rtc.link import Link
 from rtc.link_settings import parse_link
 from rtc.peer import Peer
 from rtc.relay import Relay
@@ -27,6 +25,8 @@ from rtc.transport import gather_only_on
 LOOPBACK = "127.0.0.1"
 SECONDS = 20.0
 DCEP, TEXT, BINARY = 50, 51, 53
+MAX_UNDER_WAY = 64
+"""Packets that an attacker has under way: with many more, the system would drop some when it is busy."""
 FIRST, LAST, UNORDERED, WHOLE = 2, 1, 4, 3
 CONTROL, INTERMEDIATE, RESULT = 0, 2, 4
 
@@ -61,12 +61,25 @@ class Attacker:
         self._back: asyncio.Queue[bytes] = asyncio.Queue()
         edge.on_control = self._texts.put_nowait
         ue.on_result = self._back.put_nowait
+        self._sent = self._handled = 0
+        self._handle = self.victim._handle_data
+        self.victim._handle_data = self._count  # type: ignore[method-assign]
+
+    async def _count(self, data: bytes) -> None:
+        self._handled += 1
+        await self._handle(data)
 
     async def send(self, *chunks: bytes, tag: int | None = None) -> None:
         header = struct.pack("!HHL", 5000, 5000, self.sctp._remote_verification_tag if tag is None else tag)
         data = b"".join(chunks)
-        await self.sctp.transport._send_data(header + struct.pack("<L", crc32c(header + bytes(4) + data)) + data)
+        await self.send_packet(header + struct.pack("<L", crc32c(header + bytes(4) + data)) + data)
+
+    async def send_packet(self, packet: bytes) -> None:
+        await self.sctp.transport._send_data(packet)
+        self._sent += 1
         await asyncio.sleep(0)
+        if self._sent % MAX_UNDER_WAY == 0 and self.victim.state == "connected":
+            await until(lambda: self._handled >= self._sent - MAX_UNDER_WAY // 2)
 
     def tsn(self, ahead: int = 0) -> int:
         """A number not used yet: the next one, which then counts as used, or one further ahead."""
@@ -139,7 +152,7 @@ async def test_channels_that_the_peer_opens_are_few(attacker: Attacker) -> None:
     await attacker.survived()
     assert len(attacker.victim._data_channels) == 3 + MAX_PEER_CHANNELS
     assert len(attacker.victim._inbound_streams) <= 3 + MAX_PEER_CHANNELS
-    assert 200 < attacker.counters.channels_refused + attacker.counters.unknown_stream <= 400 - MAX_PEER_CHANNELS
+    assert attacker.counters.channels_refused + attacker.counters.unknown_stream == 400 - MAX_PEER_CHANNELS
 
 
 async def test_a_peer_that_never_answers_to_a_closing_loses_that_channel_alone(
@@ -177,7 +190,7 @@ async def test_unknown_streams_and_protocols(attacker: Attacker) -> None:
         await attacker.data(stream, BINARY, b"x", UNORDERED | (FIRST if stream % 2 else WHOLE))
     await attacker.data(INTERMEDIATE, 99, b"x")
     await attacker.survived()
-    assert 2_000 < attacker.counters.unknown_stream <= 3_000  # the system drops some when it is busy
+    assert attacker.counters.unknown_stream == 3_000
     assert attacker.counters.unknown_protocol == 1
     assert set(attacker.victim._inbound_streams) <= {CONTROL, INTERMEDIATE, RESULT}
 
@@ -283,8 +296,8 @@ async def test_packets_of_others_and_malformed_ones(attacker: Attacker) -> None:
     await attacker.send(chunk(4, parameter(1, b"", length=0)))
     await attacker.send(chunk(0, b""))
     await attacker.send(b"\x00\x00\x00\x01")
-    await attacker.sctp.transport._send_data(b"short")
-    await attacker.sctp.transport._send_data(bytes(16) + b"bad checksum")
+    await attacker.send_packet(b"short")
+    await attacker.send_packet(bytes(16) + b"bad checksum")
     await attacker.survived()
     assert (attacker.counters.foreign, attacker.counters.malformed) == (1, 5)
 
@@ -527,93 +540,3 @@ async def test_a_lost_tail_frees_the_window_at_once() -> None:
         assert await asyncio.wait_for(texts.get(), SECONDS) == "reliable"
         ue.sender.offer(frame(21, seconds=SECONDS))
         await until(lambda: len(units) == 8 * 21)
-
-
-class SharedLink:
-    """One bottleneck in the place of several relays' own links: packets wait for each other, whosever they are."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.ports: list[Any] = []
-
-    def take(self, relay: Relay) -> None:
-        port = relay._ports["ue"]
-        port.link = Lane(self, len(self.ports), port)  # type: ignore[assignment]
-        self.ports.append(port)
-
-
-class Lane:
-    def __init__(self, shared: SharedLink, number: int, port: Any) -> None:
-        self._shared, self._number, self._port = shared, number, port
-        self.counters = shared.link.counters
-
-    def push(self, packet: bytes, now: float) -> None:
-        self._shared.link.push(bytes([self._number]) + packet, now)
-
-    def pop(self, now: float) -> list[bytes]:
-        for packet in self._shared.link.pop(now):
-            self._shared.ports[packet[0]].other.send(packet[1:])
-        return []
-
-    def next_event(self) -> float | None:
-        return self._shared.link.next_event()
-
-
-async def bottleneck(seconds: float, queue: str, competitor: bool) -> tuple[list[int], list[float]]:
-    """2 Mbit/s of frames over 1 Mbit/s: bytes of ours (and of a plain flow that sends all it can), queue over time."""
-    loop = asyncio.get_running_loop()
-    shared = SharedLink(Link(parse_link(f"rtt=40,rate=1M,queue={queue},seed=1"), 1, loop.time()))
-    got = [0, 0]
-    waits = []
-    async with AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(Relay(parse_link("rtt=40")))
-        ue, edge = [await stack.enter_async_context(Peer(bind=LOOPBACK, timeout=SECONDS)) for _ in range(2)]
-        await connect(relay, ue, edge)
-        shared.take(relay)
-
-        def count_ours(unit: bytes) -> None:
-            got[0] += len(unit)
-
-        edge.on_intermediate = count_ours
-        greedy = None
-        if competitor:
-            relay = await stack.enter_async_context(Relay(parse_link("rtt=40")))
-            plain, channels = await stack.enter_async_context(plain_connection())
-            other, others = await stack.enter_async_context(plain_connection())
-            await plain.setLocalDescription(await plain.createOffer())
-            offer = relay.rewrite(plain.localDescription.sdp, "ue")
-            await other.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-            await other.setLocalDescription(await other.createAnswer())
-            answer = relay.rewrite(other.localDescription.sdp, "edge")
-            await plain.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-            greedy = channels[1]
-            await until(lambda: channels[1].readyState == others[1].readyState == "open")
-            shared.take(relay)
-
-            def count_others(unit: bytes) -> None:
-                got[1] += len(unit)
-
-            others[1].on("message", count_others)
-        end = time.monotonic() + seconds
-        number = 0
-        while time.monotonic() < end:
-            ue.sender.offer(frame(number))
-            number += 1
-            while greedy is not None and greedy.bufferedAmount < 8_000:
-                greedy.send(bytes(1_100))
-            waits.append(max(0.0, shared.link._free_at - loop.time()))
-            await asyncio.sleep(1 / 30)
-    return got, waits
-
-
-async def test_alone_at_a_bottleneck_it_builds_no_queue() -> None:
-    (ours, _), waits = await bottleneck(4.0, "500ms", competitor=False)
-    settled = sorted(waits[30:])
-    assert settled[len(settled) * 95 // 100] <= 0.100
-    assert ours * 8 / 4 > 600_000
-
-
-async def test_a_competing_plain_flow_keeps_its_share() -> None:
-    (ours, plain), _ = await bottleneck(8.0, "100ms", competitor=True)
-    assert plain / (ours + plain) >= 0.3
-    assert ours / (ours + plain) >= 0.2

@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rtc.peer import Peer
 from rtc.reassembly import Reassembler, ReceivedFrame
-from rtc.sender import Dropped, DropReason, OutgoingFrame, SliceScheduler, UnitSender
+from rtc.sender import Dropped, DropReason, LinkLoad, OutgoingFrame, SliceScheduler, UnitSender
 from rtc.units import parse_unit, units_of_frame
 
 NEVER = float("inf")
@@ -98,6 +99,46 @@ def test_closing_drops_everything() -> None:
     scheduler.close()
     assert scheduler.take_dropped() == [Dropped(1, DropReason.CLOSED, 1), Dropped(2, DropReason.CLOSED, 0)]
     assert scheduler.next_unit(0.0) is None
+
+
+SLOW = 20.0  # bytes a second, for frames of three bytes each tenth of a second
+
+
+def started(scheduler: SliceScheduler, backlog: float, now: float) -> bool:
+    return not scheduler.pause(lambda: LinkLoad(backlog, SLOW), now) and scheduler.next_unit(now) is not None
+
+
+def test_no_frame_begins_while_earlier_ones_stand_in_a_queue() -> None:
+    scheduler = SliceScheduler()
+    assert not scheduler.pause(lambda: LinkLoad(1.0, SLOW), 0.0)  # there is none
+    scheduler.offer(frame(1), 0.0)
+    assert started(scheduler, 1.0, 0.0)  # nobody knows yet when the next one comes
+    assert scheduler.next_unit(0.0)
+    scheduler.offer(frame(2), 0.1)
+    assert scheduler.pause(lambda: LinkLoad(0.05, SLOW), 0.1) == pytest.approx(0.05 - SliceScheduler.BACKLOG)
+    assert not scheduler.pause(
+        lambda: LinkLoad(0.05, 10 * SLOW), 0.1
+    )  # the link takes them all, whatever it looks like
+    assert started(scheduler, SliceScheduler.BACKLOG, 0.11)
+    assert not scheduler.pause(lambda: LinkLoad(0.05, SLOW), 0.12)  # half a frame is worth less than what it has cost
+
+
+def test_a_frame_that_waited_long_makes_way_for_the_next_if_that_comes() -> None:
+    scheduler = SliceScheduler()
+    scheduler.offer(frame(1, 1), 0.0)
+    assert started(scheduler, 0.0, 0.0)
+    scheduler.offer(frame(2, 1), 0.1)
+    assert scheduler.pause(lambda: LinkLoad(0.03, SLOW), 0.1)
+    assert started(scheduler, 0.0, 0.12)  # a fifth of the time between two
+    scheduler.offer(frame(3, 1), 0.2)
+    assert scheduler.pause(lambda: LinkLoad(0.05, SLOW), 0.2)
+    assert scheduler.pause(LinkLoad, 0.24) == pytest.approx(0.085)
+    scheduler.offer(frame(4, 1), 0.3)
+    assert drain(scheduler, 0.3) == [b"4:0"]
+    scheduler.offer(frame(5, 1), 0.4)
+    assert scheduler.pause(LinkLoad, 0.45)
+    assert started(scheduler, 0.0, 0.53)  # the next one did not come
+    assert [dropped.frame_id for dropped in scheduler.take_dropped()] == [3]
 
 
 offers = st.tuples(st.just("offer"), st.integers(1, 4), st.floats(0, 3))
@@ -254,6 +295,23 @@ async def test_sending_without_anybody_to_tell(pair: tuple[Peer, Peer]) -> None:
     sender.offer(real_frame(3, 2))
     assert [(await receiver.frame()).frame_id for _ in range(2)] == [1, 3]
     assert sender.counters.dropped[DropReason.REPLACED] == 1
+
+
+async def test_a_frame_waits_until_the_link_has_room(pair: tuple[Peer, Peer]) -> None:
+    ue, edge = pair
+    receiver = Receiver(edge)
+    loads = [LinkLoad(0.015, 1.0), LinkLoad(0.01, 1.0), LinkLoad()]
+    sender = UnitSender(ue._channels[1], load=lambda: loads.pop(0) if len(loads) > 1 else loads[0])
+    sender.offer(real_frame(1, 3))
+    assert (await receiver.frame()).complete  # it is the first
+    loads = [LinkLoad(0.015, 1.0), LinkLoad(0.01, 1.0), LinkLoad()]
+    sender.offer(real_frame(2, 3))
+    assert sender.counters.slices_sent == 3
+    assert (await receiver.frame()).complete
+    loads = [LinkLoad(10.0, 1.0)]
+    sender.offer(real_frame(3, 3))
+    sender.close()
+    assert sender._timer is None
 
 
 async def test_expiry_is_noticed_when_asked_for_though_nothing_moves() -> None:

@@ -56,10 +56,12 @@ Serve = Callable[..., contextlib.AbstractAsyncContextManager[SignalingServer]]
 
 
 @contextlib.asynccontextmanager
-async def serving(edge: Edge, listen: str = "127.0.0.1:0", **options: Any) -> AsyncIterator[SignalingServer]:
+async def serving(
+    edge: Edge, listen: str = "127.0.0.1:0", ssl_context: Any = None, **options: Any
+) -> AsyncIterator[SignalingServer]:
     """A server that listens for as long as the block runs."""
     server = SignalingServer(listen, edge, **options)
-    await server.start()
+    await server.start(ssl_context)
     try:
         yield server
     finally:

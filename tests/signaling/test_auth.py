@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from signaling.auth import TokenGuard, check_token, redact, token_subprotocol
+from signaling.auth import OriginGuard, TokenGuard, check_token, redact, token_subprotocol
 from splitrtc_errors import BadArgument
 
 TOKEN = "correct-horse/battery=staple"
@@ -93,3 +93,58 @@ def test_tokens_are_redacted(token: str) -> None:
 
 def test_other_text_is_left_alone() -> None:
     assert redact("the bearer-token was wrong") == "the bearer-token was wrong"
+
+
+# Web pages, where there is no token.
+
+PAGES = OriginGuard(["https://App.example", "http://127.0.0.1:8000", "null"])
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        (None, "127.0.0.1:8787"),  # no browser
+        (None, None),
+        ("https://app.example", "127.0.0.1:8787"),
+        ("HTTPS://APP.EXAMPLE", None),
+        ("http://127.0.0.1:8000", "127.0.0.1:8787"),
+        ("null", "127.0.0.1:8787"),
+        ("http://127.0.0.1:8787", "127.0.0.1:8787"),  # the edge's own
+        ("https://localhost:8787", "LOCALHOST:8787"),
+        ("http://[::1]:8787", "[::1]:8787"),
+        ("http://127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_a_page_that_may_connect(origin: str | None, host: str | None) -> None:
+    assert PAGES.admits(origin, host)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://evil.example", "127.0.0.1:8787"),
+        ("http://127.0.0.1:9999", "127.0.0.1:8787"),
+        ("http://evil.example:8787", "evil.example:8787"),  # a name that was made to lead here
+        ("http://192.0.2.7:8787", "192.0.2.7:8787"),
+        ("http://app.example", "127.0.0.1:8787"),
+        ("https://app.example.evil", "127.0.0.1:8787"),
+        ("", "127.0.0.1:8787"),
+        ("http://", ""),
+        ("http://", None),
+        ("http://[::1:8787", "[::1:8787"),
+        ("ftp://127.0.0.1:8787", "127.0.0.1:8787"),
+    ],
+)
+def test_a_page_that_may_not(origin: str | None, host: str | None) -> None:
+    assert not PAGES.admits(origin, host)
+
+
+@given(st.text(), st.none() | st.text())
+def test_whatever_stands_in_the_headers_is_no_page(origin: str, host: str | None) -> None:
+    assert not OriginGuard().admits(origin, host)
+
+
+@pytest.mark.parametrize("origin", ["", "*", "app.example", "https://app.example/", "https://app.example/x", "a b"])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(BadArgument, match="expected SCHEME://HOST"):
+        OriginGuard([origin])

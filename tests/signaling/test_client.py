@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -186,8 +187,23 @@ async def test_a_chatty_server_is_left() -> None:
 async def test_nobody_there_is_unreachable(serve: Any, make_edge: Any) -> None:
     async with serve(make_edge()) as server:
         address = at(server)
-    with pytest.raises(Unreachable, match=f"ws://{address}.*is the edge running"):
+    told = f"cannot reach an edge at ws://{address}/3gpp-swap/v1: nothing listens there; is the edge running"
+    with pytest.raises(Unreachable, match=told):
         await SignalingClient(address, token=TOKEN).__aenter__()
+    with pytest.raises(Unreachable, match=r"no-such-host\.invalid.*is the host's name right"):
+        await SignalingClient("no-such-host.invalid:8787").__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENETUNREACH, "Connect call failed"), "Network is unreachable; is the edge running there?"),
+        (ConnectionResetError(), "it hung up; an edge that serves TLS wants wss://"),
+        (ValueError("what nobody foresaw"), "what nobody foresaw; is the edge running there?"),
+    ],
+)
+def test_other_reasons_are_told_in_a_line(error: Exception, told: str) -> None:
+    assert client._diagnosis(error) == told
 
 
 async def test_silence_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +310,7 @@ async def test_a_certificate_of_somebody_else(
 
 async def test_tls_where_there_is_none(serve: Any, make_edge: Any) -> None:
     async with serve(make_edge()) as server:
-        with pytest.raises(Unreachable, match="is the edge running"):
+        with pytest.raises(Unreachable, match="it does not speak TLS; an edge without it wants ws://"):
             await SignalingClient(f"wss://{at(server)}").__aenter__()
 
 

@@ -1,10 +1,33 @@
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from signaling import new_resume_id, resume_attribute, resume_id_of, without_resume_id
 from signaling.aisplit import offers_of
 from splitrtc_errors import ProtocolError
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "resume.json").read_text(encoding="utf-8"))
+"""Those of docs/protocol.md section 1.5."""
+
+
+def vectors(kind: str) -> list[Any]:
+    return [pytest.param(vector, id=vector["name"]) for vector in VECTORS[kind]]
+
+
+@pytest.mark.parametrize("vector", vectors("read"))
+def test_a_vector_has_its_id(vector: dict[str, Any]) -> None:
+    assert resume_id_of((name, value) for name, value in vector["attributes"]) == vector["id"]
+
+
+@pytest.mark.parametrize("vector", vectors("refused"))
+def test_a_malformed_vector_is_refused_for_its_reason(vector: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError, match=re.escape(vector["reason"])):
+        resume_id_of((name, value) for name, value in vector["attributes"])
 
 
 def test_an_id_is_written_and_read() -> None:

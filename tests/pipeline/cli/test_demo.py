@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from models import Zoo
 from pipeline.demo import edge_process
 from pipeline.summary import Summary
-from splitrtc_errors import ProcessFailed, SinkError
+from splitrtc_errors import ProcessFailed, SinkError, Unreachable
 
 Call = Callable[..., Any]
 
@@ -22,8 +23,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """What the demo was asked to play, instead of playing it: see test_demo of the pipeline for that."""
     asked: list[tuple[object, ...]] = []
 
-    def run_demo(*arguments: object) -> dict[str, object]:
-        asked.append(arguments)
+    def run_demo(*arguments: object, **models: object) -> dict[str, object]:
+        asked.append((*arguments, models))
         return SUMMARY
 
     monkeypatch.setattr("pipeline.demo.run_demo", run_demo)
@@ -33,7 +34,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 def test_it_plays_the_clip_and_says_where_to_look(splitrtc: Call, played: list[object]) -> None:
     done = splitrtc("demo")
     assert (done.exit_code, done.out) == (0, "")
-    assert played == [("clip", None, Path("out"), None, None)]
+    assert played == [("clip", None, Path("out"), None, {"model": None, "models": (), "profile": None})]
     assert "out/latency.png" in done.err
     assert "m at p, q4-zstd" in done.err
 
@@ -42,8 +43,18 @@ def test_flags_and_environment_say_what_to_play(
     splitrtc: Call, played: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SPLITRTC_SECONDS", "2.5")
-    splitrtc("demo", "--source", "0", "--out", str(tmp_path), "--profile", "klt")
-    assert played == [("0", 2.5, tmp_path, None, "klt")]
+    (tmp_path / "a.onnx").touch()
+    name = Zoo().get().name
+    flags = ("--model", name, "--models", str(tmp_path), "--profile", "klt")
+    splitrtc("demo", "--source", "0", "--out", str(tmp_path), *flags)
+    assert played == [("0", 2.5, tmp_path, None, {"model": name, "models": (tmp_path,), "profile": "klt"})]
+
+
+def test_a_model_that_may_not_be_fetched_ends_it_before_it_begins(splitrtc: Call, played: list[object]) -> None:
+    done = splitrtc("demo", "--model", "yolox_tiny", "--offline")
+    assert done.exit_code == Unreachable.exit_code
+    assert "yolox_tiny.onnx may not be fetched (--offline)" in done.error
+    assert not played
 
 
 def test_json_is_all_there_is_on_stdout(splitrtc: Call, played: list[object]) -> None:
@@ -56,7 +67,7 @@ def test_json_is_all_there_is_on_stdout(splitrtc: Call, played: list[object]) ->
 def test_a_failure_is_the_demo_s_failure(
     splitrtc: Call, monkeypatch: pytest.MonkeyPatch, error: Exception, exit_code: int
 ) -> None:
-    def run_demo(*_: object) -> None:
+    def run_demo(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("pipeline.demo.run_demo", run_demo)

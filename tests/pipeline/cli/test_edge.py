@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from models import Zoo
 from pipeline.settings import EdgeSettings
 from splitrtc_errors import BadArgument, MissingDependency, SinkError
 
@@ -44,7 +45,7 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, served: list[object], tm
     words = (
         f"--listen 0.0.0.0:1 --token-file {token_file} --cert c.pem --key k.pem --max-sessions 3 --provider cpu "
         "--threads 2 --workers 4 --bind 192.0.2.1 --ice-server stun:a --ice-server stun:b --models x --models y "
-        "--ready-file r"
+        "--ready-file r --allow-origin https://a.example --allow-origin null"
     )
     assert splitrtc("edge", *words.split()).exit_code == 0
     expected = EdgeSettings(
@@ -59,8 +60,18 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, served: list[object], tm
         bind="192.0.2.1",
         ice_servers=("stun:a", "stun:b"),
         models=(Path("x"), Path("y")),
+        allow_origins=("https://a.example", "null"),
     )
     assert served == [(expected, Path("r"))]
+
+
+def test_models_are_named_by_name_or_by_url(splitrtc: Call, served: list[Any], tiny_model: Path) -> None:
+    digest = Zoo([tiny_model]).get("tiny").digest.removeprefix("sha-256:")
+    url = f"https://example.org/any.onnx#sha-256={digest}"  # not asked, as the file is here
+    folder = ("--models", str(tiny_model))
+    assert splitrtc("edge", "--model", url, "--model", Zoo().get().name, *folder).exit_code == 0
+    ((settings, _),) = served
+    assert settings.model == ("tiny", Zoo().get().name)
 
 
 def test_the_environment_stands_in_for_flags_which_win(
@@ -106,6 +117,7 @@ def test_json_is_all_there_is_on_stdout(splitrtc: Call, served: list[object], fl
         ("--cert /nowhere.pem --key k.pem", "nowhere.pem"),
         ("--max-sessions 0", "max-sessions"),
         ("--models /nowhere", "no model in /nowhere"),
+        ("--model http://example.org/a.onnx", "expected https://HOST/PATH#sha-256="),
         ("--listen 192.0.2.1:8787 --token t", "cannot listen on"),
         ("--listen 127.0.0.1:0 --token a\u00e9", "visible ASCII"),
     ],

@@ -74,16 +74,16 @@ def test_a_terminal_gets_a_live_table_and_no_other(
     assert (done.out, done.err) == ("", "")
 
 
-def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, Any]]) -> None:
+def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, Any]], tiny_model: Path) -> None:
     words = (
-        "--edge wss://gpu-box --source 0 --sink a.mp4 --sink - --model m --partition p --profile f --fps 10 "
+        "--edge wss://gpu-box --source 0 --sink a.mp4 --sink - --model tiny --partition p --profile f --fps 10 "
         "--seconds 3 --loop --token t --ca c.pem --fingerprint ab --bind 192.0.2.1 --ice-server stun:a "
-        "--provider cpu --threads 2 --models x --budget 0.2 --timeout 3 --threshold 0.7"
+        "--provider cpu --threads 2 --budget 0.2 --timeout 3 --threshold 0.7"
     )
-    assert splitrtc("ue", *words.split()).exit_code == 0
+    assert splitrtc("ue", *words.split(), "--models", str(tiny_model)).exit_code == 0
     settings = UeSettings(
         "wss://gpu-box",
-        model="m",
+        model="tiny",
         partition="p",
         profile="f",
         fps=10,
@@ -94,7 +94,7 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, A
         ice_servers=("stun:a",),
         provider="cpu",
         threads=2,
-        models=(Path("x"),),
+        models=(tiny_model,),
         budget=0.2,
         timeout=3,
         threshold=0.7,

@@ -1,41 +1,22 @@
-"""``splitrtc models``: what the zoo holds."""
+"""``splitrtc models`` without a command: what the zoo holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from pipeline.cli.common import common_options, echo_json, option, set_up_logging
+from pipeline.cli.common import echo_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from models import ModelCard
 
-__all__ = ["models"]
-
-EXAMPLES = """\b
-Examples:
-  splitrtc models
-  splitrtc models --json | python3 -m json.tool
-  splitrtc models --models ./my-cards
-"""
+__all__ = ["list_models"]
 
 
-@click.command(epilog=EXAMPLES)
-@option(
-    "--models",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Further folder of model cards; may be repeated.",
-)
-@common_options
-def models(folders: tuple[Path, ...], as_json: bool, log_level: str, debug: bool) -> None:
-    """List the models of the zoo with their cards: task, cuts, profiles, accuracy, licence."""
-    set_up_logging(log_level, debug)
+def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Print the cards of the zoo and of further folders."""
     from models import Zoo
 
     zoo = Zoo(folders)
@@ -69,10 +50,10 @@ def _card_table(card: ModelCard) -> RenderableType:
         ("what", card.title),
         ("task", card.task),
         ("input", ", ".join(map(str, card.inputs))),
-        ("cuts", "\n".join(cuts)),
+        ("cuts", "\n".join(cuts) or "found in the file"),
         ("profiles", ", ".join(profiles)),
         ("accuracy", card.accuracy),
-        ("file", f"{card.file}, {card.size / 1e6:.1f} MB, {card.digest}"),
+        ("file", f"{card.file}, {card.size / 1e6:.1f} MB, {card.digest}{'' if card.is_here else ' (not here)'}"),
         ("licence", card.licence),
         ("source", card.source),
     ):
