@@ -71,11 +71,12 @@ def calibrate(
     from models.calibrate import Material, images_in
     from models.calibrate import calibrate as make
     from models.calibration import DEFAULT_PERCENTILE, Calibration
+    from models.default_cut import with_cut
 
     parsed = parse_profile(profile)
     if not needs_calibration(parsed):
         raise BadArgument(f"profile {profile} needs no calibration")
-    card = Zoo(folders).get(model)
+    card = with_cut(Zoo(folders).get(model))
     cut = card.partition(partition)
     path = out or card.calibration_path(cut)
     if path is None:
