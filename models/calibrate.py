@@ -85,10 +85,7 @@ def calibrate(
         from models.gradients import Tail
         from models.klt_fit import STEPS, Samples, fit
 
-        if card.decoding.scheme != "ssd":
-            raise BadArgument(f"klt tables can be made for detectors of the scheme ssd, not {card.decoding.scheme}")
-        (scores,), (boxes,) = card.decoding.outputs
-        tail = Tail(parts.tail_path, scores, boxes)
+        tail = Tail(parts.tail_path, card.decoding)
     head = load_submodel(parts.head_path, "cpu")
     preprocessor = Preprocessor(card)
     count = len(material.images)

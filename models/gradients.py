@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splitrtc_errors import CodecError, MissingDependency
+
+if TYPE_CHECKING:
+    from models.task import Decoding
 
 __all__ = ["Tail", "require_torch"]
 
@@ -42,8 +45,8 @@ def require_torch() -> Any:
 class Tail:
     """A tail whose outputs can be differentiated by its inputs."""
 
-    def __init__(self, path: Path, scores: str, boxes: str) -> None:
-        """Take the model's file, and which outputs are scores and boxes, see `models.card.Decoding`.
+    def __init__(self, path: Path, decoding: Decoding) -> None:
+        """Take the model's file, and what its outputs are.
 
         CodecError names the operators that cannot be run in torch, if there are any.
         """
@@ -69,7 +72,7 @@ class Tail:
             for tensor in graph.initializer
         }
         self._inputs = [value.name for value in graph.input if value.name not in self._constants]
-        self._scores, self._boxes = scores, boxes
+        self._decoding = decoding
         self._random = self._torch.Generator().manual_seed(0)
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> dict[str, Any]:
@@ -82,16 +85,20 @@ class Tail:
     def gradients(self, inputs: Sequence[NDArray[Any]]) -> Iterator[list[NDArray[np.float32]]]:
         """Yield `DRAWS` times the gradient of a randomly weighted sum of the outputs by each of the inputs.
 
-        Their second moments are those of the change in scores and boxes that a small error makes. Boxes count as far
-        as something is in them.
+        Their second moments are those of the change in the outputs that a small error makes. With scheme "ssd" boxes
+        count as far as something is in them; with others all outputs count alike, each in units of its own size.
         """
         torch = self._torch
         leaves = [torch.from_numpy(np.array(value)).requires_grad_(True) for value in inputs]
         values = self._run(dict(zip(self._inputs, leaves, strict=True)))
-        scores, boxes = values[self._scores], values[self._boxes]
-        likely = scores.detach().amax(-1)[..., None, None]
+        outputs = [values[name] for role in self._decoding.outputs for name in role]
+        if self._decoding.scheme == "ssd":
+            scores, boxes = outputs
+            outputs = [scores, BOXES * scores.detach().amax(-1)[..., None, None] * boxes]
+        else:
+            outputs = [output / output.detach().square().mean().sqrt().clamp(min=1e-9) for output in outputs]
         for draw in range(DRAWS):
-            total = (self._draw(scores) * scores).sum() + (self._draw(boxes) * boxes * likely).sum() * BOXES
+            total = sum((self._draw(output) * output).sum() for output in outputs)
             slopes = torch.autograd.grad(total, leaves, retain_graph=draw < DRAWS - 1)
             yield [slope.numpy() for slope in slopes]
 

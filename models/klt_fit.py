@@ -177,7 +177,7 @@ def _count(plane: Plane, values: Floats, pairs: Sequence[tuple[Floats, Floats]])
     made = []
     kinds = [np.ones(len(weights)) for weights in plane.tables.kinds]
     for number, transform in enumerate(plane.tables.transforms):
-        chooser = Chooser(plane, (number,))
+        chooser = Chooser(plane, number)
         counts = np.zeros((2, CLASSES, ESCAPE + 1))
         power = np.zeros((transform.frequencies, plane.channels))
         frequency = plane.frequency[transform.edge]

@@ -141,13 +141,12 @@ class Edge:
         host, _ = parse_listen(self.settings.listen)
         self._ssl, self.fingerprint = server_context(self.settings, host)
         zoo = Zoo(self.settings.models)
-        self._points = [
-            point
-            for name in self.settings.model or [None]
-            # Profiles that are named need not be in a card: a step of its own, for instance.
-            for profile in self.settings.accept or [None]
-            for point in points(zoo, model=name, profile=profile)
-        ]
+        names = self.settings.model or [None]
+        every = [point for name in names for point in points(zoo, model=name)]
+        # A profile that is named need not be in a card: it may have a step of its own.
+        further = [name for name in self.settings.accept if name not in {point.profile for point in every}]
+        every += [point for name in names for profile in further for point in points(zoo, model=name, profile=profile)]
+        self._points = [point for point in every if self._rank(point.profile) is not None]
         if not self._points:
             raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
         self._acceptables = acceptables(self._points)

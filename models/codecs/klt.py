@@ -84,7 +84,8 @@ class KltEncoder(Encoder):
             raise BadArgument(f"a payload has at least {MIN_PAYLOAD} bytes, not {max_payload}")
         self._tensors = tuple(tensors)
         self._planes = planes_of(tensors, calibration)
-        self._choosers = [Chooser(plane, (1,) if light else (0, 1)) for plane in self._planes]
+        self._transform = int(light)
+        self._choosers = [Chooser(plane, self._transform) for plane in self._planes]
         for plane in self._planes:
             plane.tables.check_invertible()
         self._coder = SliceCoder(self._planes)
@@ -150,7 +151,7 @@ class KltEncoder(Encoder):
             while count and not data:
                 piece = Coefficients(
                     number,
-                    chosen.transform,
+                    self._transform,
                     code,
                     first,
                     chosen.kinds[first : first + count],

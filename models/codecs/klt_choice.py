@@ -1,4 +1,4 @@
-"""What the encoder of the klt profiles is free to choose: transform, kinds of blocks, coefficients.
+"""What the encoder of the klt profiles is free to choose: kinds of blocks, and coefficients.
 
 Nothing here is part of the protocol: it weighs bits against error, in floating point.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.codecs.klt_plane import Plane, step_of
 from models.codecs.klt_slices import SKIPPED, classes_of, kind_of
-from models.codecs.klt_tables import CLASSES, ESCAPE, GAINS, SCALES, TOTAL, KltTransform
+from models.codecs.klt_tables import CLASSES, ESCAPE, GAINS, SCALES, TOTAL
 
 __all__ = ["CALM", "MOVING", "Chooser", "Chosen"]
 
@@ -32,13 +32,11 @@ _DEAD_ZONE = 0.15
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """A tensor's choice: kinds int32 (blocks,), symbols int32 (positions, components), bits of each block, and J."""
+    """A tensor's choice: kinds int32 (blocks,), symbols int32 (positions, components), bits of each block."""
 
-    transform: int
     kinds: NDArray[np.int32]
     symbols: NDArray[np.int32]
     bits: NDArray[np.float32]
-    cost: float
 
 
 class _Prices(NamedTuple):
@@ -57,12 +55,12 @@ class _Prices(NamedTuple):
 class Chooser:
     """Chooses for the frames of one tensor."""
 
-    def __init__(self, plane: Plane, transforms: tuple[int, ...]) -> None:
-        """Take the tensor, and the numbers of the transforms to try."""
+    def __init__(self, plane: Plane, transform: int) -> None:
+        """Take the tensor, and the number of the transform to use."""
         self.weight = np.float32(MOVING)
         """What a bit is worth, in squared steps of error: the Lagrange multiplier."""
         self._plane = plane
-        self._transforms = transforms
+        self._transform = plane.tables.transforms[transform]
         self._lengths = np.diff(plane.starts)
         self._block = np.repeat(np.arange(plane.blocks), self._lengths)
         self._prices = lru_cache(maxsize=8)(self._make_prices)
@@ -70,10 +68,31 @@ class Chooser:
 
     def choose(self, values: NDArray[np.float32], reference: NDArray[np.int16] | None, step: int) -> Chosen:
         """Choose for a frame: its values in the state's unit, the state to predict from, the step's code."""
-        return min((self._with(number, values, reference, step) for number in self._transforms), key=lambda c: c.cost)
+        prices = self._prices(step)
+        per_step = np.float32(64 / step_of(step))
+        modes = [self._plane.analyse(values, self._transform) * per_step]
+        intra = reference is None
+        if reference is not None:
+            other = self._plane.analyse(reference.astype(np.float32), self._transform) * per_step
+            modes += [modes[0] - other * np.float32(gain / 256) for gain in GAINS]
+        costs = np.concatenate([self._costs(mode, a, prices, intra) for mode, a in enumerate(modes)])
+        best = costs.argmin(0)
+        cost = costs.min(0)
+        mode, scale = np.divmod(best, len(SCALES))
+        kinds: NDArray[np.int32] = np.asarray(kind_of(mode, scale, intra), np.int32)
+        if not intra:
+            skipped = self._sums((modes[1] ** 2).sum(-1)) + self.weight * self._kind_bits[1][SKIPPED]
+            skip = skipped <= cost
+            kinds[skip] = SKIPPED
+        coefficients = np.stack(modes)[mode[self._block], np.arange(self._plane.positions)]
+        symbols, bits = self._quantise(coefficients, np.minimum(mode, 1), scale, prices)
+        if not intra:
+            symbols[skip[self._block]] = 0
+            bits[skip] = 0
+        return Chosen(kinds, symbols, bits + self._kind_bits[not intra][kinds])
 
-    def _make_prices(self, number: int, step: int) -> _Prices:
-        transform = self._plane.tables.transforms[number]
+    def _make_prices(self, step: int) -> _Prices:
+        transform = self._transform
         classes = classes_of(transform, step_of(step))
         sizes = -np.log2(transform.weights / np.float32(TOTAL))
         frequency = self._plane.frequency[transform.edge]
@@ -88,39 +107,11 @@ class Chooser:
         more = (sizes - sizes[..., :1])[:, rows].astype(np.float32)
         return _Prices(classes, zeros, more)
 
-    def _with(self, number: int, values: NDArray[np.float32], reference: NDArray[np.int16] | None, step: int) -> Chosen:
-        transform = self._plane.tables.transforms[number]
-        prices = self._prices(number, step)
-        per_step = np.float32(64 / step_of(step))
-        modes = [self._plane.analyse(values, transform) * per_step]
-        intra = reference is None
-        if reference is not None:
-            other = self._plane.analyse(reference.astype(np.float32), transform) * per_step
-            modes += [modes[0] - other * np.float32(gain / 256) for gain in GAINS]
-        costs = np.concatenate([self._costs(mode, a, prices, transform, intra) for mode, a in enumerate(modes)])
-        best = costs.argmin(0)
-        cost = costs.min(0)
-        mode, scale = np.divmod(best, len(SCALES))
-        kinds: NDArray[np.int32] = np.asarray(kind_of(mode, scale, intra), np.int32)
-        if not intra:
-            skipped = self._sums((modes[1] ** 2).sum(-1)) + self.weight * self._kind_bits[1][SKIPPED]
-            skip = skipped <= cost
-            kinds[skip] = SKIPPED
-            cost = np.minimum(cost, skipped)
-        coefficients = np.stack(modes)[mode[self._block], np.arange(self._plane.positions)]
-        symbols, bits = self._quantise(coefficients, np.minimum(mode, 1), scale, prices, transform)
-        if not intra:
-            symbols[skip[self._block]] = 0
-            bits[skip] = 0
-        return Chosen(number, kinds, symbols, bits + self._kind_bits[not intra][kinds], float(cost.sum()))
-
     def _sums(self, of_position: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sums over the positions of each block."""
         return np.add.reduceat(of_position, self._plane.starts[:-1])
 
-    def _costs(
-        self, mode: int, coefficients: NDArray[np.float32], prices: _Prices, transform: KltTransform, intra: bool
-    ) -> NDArray[np.float32]:
+    def _costs(self, mode: int, coefficients: NDArray[np.float32], prices: _Prices, intra: bool) -> NDArray[np.float32]:
         """Return what each block costs with each scale in a mode: float32 (scales, blocks)."""
         use = min(mode, 1)
         size = np.abs(coefficients)
@@ -131,7 +122,7 @@ class Chooser:
         block = self._block[position]
         gained = size * size - (size - symbol) ** 2
         error -= np.bincount(block, gained, self._plane.blocks).astype(np.float32)
-        classes = prices.classes[use, self._plane.frequency[transform.edge][position], component]
+        classes = prices.classes[use, self._plane.frequency[self._transform.edge][position], component]
         place, escaped = _places(classes, symbol)
         more = prices.more[use].reshape(-1)
         costs = np.empty((len(SCALES), self._plane.blocks), np.float32)
@@ -147,14 +138,13 @@ class Chooser:
         use: NDArray[np.intp],
         scale: NDArray[np.intp],
         prices: _Prices,
-        transform: KltTransform,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the symbols of all coefficients, given what their blocks are, and the bits of each block."""
         magnitude = np.abs(coefficients)
         position, component = np.nonzero(magnitude >= 0.5)
         size = np.minimum(magnitude[position, component], MAX_SYMBOL)
         block = self._block[position]
-        frequency = self._plane.frequency[transform.edge][position]
+        frequency = self._plane.frequency[self._transform.edge][position]
         classes = prices.classes[use[block], frequency, component] + np.array(SCALES, np.int32)[scale[block]]
         more = prices.more.reshape(-1)
         offset = use[block] * prices.more[0].size

@@ -22,6 +22,10 @@ STATE_MAX = 2**15 - 1
 MAX_COEFFICIENT = 2.0**22
 """Of a coefficient times its step, and of a component before the DCT; see the module's first lines."""
 
+SMALL = 2**17
+"""Multiplications in a product of matrices. Larger ones a library spreads over threads, which then spin and cost more
+than they bring, here and to whatever else runs."""
+
 DCT = {
     1: [[1024]],
     2: [[724, 724], [724, -724]],
@@ -66,9 +70,16 @@ class Plane:
         frequency = (y % BLOCK * BLOCK + x % BLOCK)[self._raster]
         self.frequency = {BLOCK: frequency, 1: np.zeros_like(frequency)}
         """Of each position, which rotation its coefficients use, by the transform's edge."""
+        rows = max(1, SMALL // self.channels**2)
         self._members = {
-            edge: [np.flatnonzero(which == f) for f in range(edge * edge)] for edge, which in self.frequency.items()
+            edge: [
+                (f, members[start : start + rows])
+                for f, members in ((f, np.flatnonzero(which == f)) for f in range(edge * edge))
+                for start in range(0, len(members), rows)
+            ]
+            for edge, which in self.frequency.items()
         }
+        """Frequencies, and positions that have them."""
         low, high = (np.ldexp(np.float64(tables.mean + sign * STATE_MAX), -tables.unit_bits) for sign in (-1, 1))
         limit = float(np.finfo(spec.dtype).max)
         if max(np.abs(low).max(), np.abs(high).max()) > limit:
@@ -114,8 +125,8 @@ class Plane:
         if transform.edge == BLOCK:
             values = self._along_both(values, forward=True) * np.float32(2.0**-20)
         coefficients = np.empty_like(values)
-        for members, forward in zip(self._members[transform.edge], transform.forward, strict=True):
-            coefficients[members] = values[members] @ forward
+        for f, members in self._members[transform.edge]:
+            coefficients[members] = values[members] @ transform.forward[f]
         return coefficients
 
     # From coefficients to elements: the same on all machines.
@@ -133,7 +144,7 @@ class Plane:
         half = 2.0 ** (transform.shift - 1)
         parts = np.zeros(symbols.shape)
         used = np.asarray(symbols.any(1))
-        for f, members in enumerate(self._members[transform.edge]):
+        for f, members in self._members[transform.edge]:
             rows = members[used[members]]
             if rows.size:
                 scaled = np.clip(symbols[rows] * steps[rows, None], -MAX_COEFFICIENT, MAX_COEFFICIENT)
@@ -171,7 +182,6 @@ def _along(values: NDArray[Any], forward: bool) -> NDArray[Any]:
     for part, edge in ((slice(0, whole), BLOCK), (slice(whole, None), len(values) - whole)):
         if edge and values[part].size:
             matrix = np.array(DCT[edge], values.dtype)
-            # Many small products rather than a large one, which a library would spread over threads that then spin.
             blocks = values[part].reshape(-1, edge, values.shape[1])
             result[part] = ((matrix if forward else matrix.T) @ blocks).reshape(-1, values.shape[1])
     return result

@@ -143,7 +143,7 @@ def test_a_wider_step_takes_fewer_bytes() -> None:
         sum(map(len, codec(SPEC, profile=f"klt:step={step}")[0].encode(1, [frame]).slices)) for step in (0.5, 1, 2, 4)
     ]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > 2 * sizes[3]
+    assert sizes[0] > 1.5 * sizes[3]
 
 
 def test_slices_add_little() -> None:

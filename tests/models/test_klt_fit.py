@@ -60,7 +60,7 @@ def test_the_state_holds_four_times_the_ranges(fitted: KltTables) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_error_goes_where_the_tail_does_not_look(fitted: KltTables, samples: Samples, number: int) -> None:
     plane = Plane(SPEC, 1, fitted)
-    chooser = Chooser(plane, (number,))
+    chooser = Chooser(plane, number)
     errors = []
     for frame in samples.frames:
         values = plane.elements(frame)
@@ -73,10 +73,10 @@ def test_error_goes_where_the_tail_does_not_look(fitted: KltTables, samples: Sam
 
 def test_tables_follow_the_samples(fitted: KltTables, samples: Samples) -> None:
     plane = Plane(SPEC, 1, fitted)
-    chooser = Chooser(plane, (0, 1))
+    chooser = Chooser(plane, 0)
     bits = np.mean([chooser.choose(plane.elements(f), None, 40).bits.sum() for f in samples.frames])
     plain = Plane(SPEC, 1, KltTables(fitted.unit_bits, fitted.mean, _started(fitted), fitted.kinds))
-    before = np.mean([Chooser(plain, (0, 1)).choose(plain.elements(f), None, 40).bits.sum() for f in samples.frames])
+    before = np.mean([Chooser(plain, 0).choose(plain.elements(f), None, 40).bits.sum() for f in samples.frames])
     assert bits < before
     for transform in fitted.transforms:
         # What is left of a frame, once it is predicted, is smaller.
