@@ -166,7 +166,10 @@ class UeSettings:
         """Address for the media: as told, else loopback for an edge there, which ICE leaves out by itself."""
         if self.bind is not None:
             return self.bind
-        host = urlsplit(self.url if "//" in self.url else f"//{self.url}").hostname or ""
+        try:
+            host = urlsplit(self.url if "//" in self.url else f"//{self.url}").hostname or ""
+        except ValueError:
+            raise BadArgument("edge: expected a URL such as wss://edge.example:8443 or 192.0.2.7:8080") from None
         return _loopback_of(host)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import Zoo
+from models import PartitionStore, Zoo
+from models.cache import CACHE_VARIABLE
 from pipeline.offers import points
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
@@ -125,11 +126,12 @@ def test_a_further_model_that_both_have(start_edge: Any, run_ue: Any, tiny_model
 
 
 async def test_a_model_that_hangs_while_it_loads_holds_up_nobody(
-    start_edge: Any, run_ue: Any, until: Any, tiny_model: Path
+    start_edge: Any, run_ue: Any, until: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))  # one of its own, as it is spoilt
     (point,) = points(Zoo((tiny_model,)), model="tiny", partition="late", profile="raw")
     with start_edge("--models", str(tiny_model)) as edge:
-        file = tiny_model / "tiny.onnx"
+        file = PartitionStore().get(point.card, point.cut.tensors).tail_path
         file.unlink()
         os.mkfifo(file)  # who opens it waits for a writer
         async with SignalingClient(edge.url) as signaling, Peer(bind="127.0.0.1") as peer:
