@@ -66,8 +66,8 @@ fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the p
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' \
 		$(BIN)/python -m pytest -m 'fuzz or hypothesis' --hypothesis-seed=$(FUZZ_SEED)
 
-calibrate-test: setup ## the tests of `splitrtc calibrate` that need torch (installs its CPU build into .venv)
-	@$(BIN)/python -m pip install --quiet 'torch>=2.4' --extra-index-url https://download.pytorch.org/whl/cpu
+calibrate-test: setup ## the tests of `splitrtc calibrate` that need torch (installs it; PIP_INDEX_URL can name its CPU builds)
+	@$(BIN)/python -m pip install --quiet 'torch>=2.4'
 	@$(BIN)/python -m pytest -m torch
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)

@@ -35,7 +35,7 @@ def require_torch() -> Any:
     except ImportError as error:
         raise MissingDependency(
             "sensitivities need torch, once, while the tables are made: pip install 'splitrtc[calibrate]' "
-            "(the CPU build suffices: add --index-url https://download.pytorch.org/whl/cpu)"
+            "(the CPU build of torch suffices)"
         ) from error
     # Threads that wait for each other cost more than they bring, where others use the machine too.
     torch.set_num_threads(1)

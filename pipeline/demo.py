@@ -101,16 +101,16 @@ def run_demo(
     out: Path,
     link: str | None = None,
     *,
+    profile: str | None = None,
     model: str | None = None,
     models: Sequence[Path] = (),
-    profile: str | None = None,
 ) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    ``link`` puts an emulated link between them, as for `UeSettings`; ``model`` (whose file is here) is run in place of
-    the bundled one, ``models`` are further folders of cards and files, and ``profile`` codes what crosses the link.
-    Returns the summary, which is also demo.json. Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To
-    be called in the main thread, because it handles signals.
+    ``link`` puts an emulated link between them, and ``profile`` codes what crosses it, as for `UeSettings`; ``model``
+    (whose file is here) is run in place of the bundled one, ``models`` are further folders of cards and files. Returns
+    the summary, which is also demo.json. Raises BadArgument, ProcessFailed, SinkError or MissingDependency. To be
+    called in the main thread, because it handles signals.
     """
     if link is not None:
         parse_link(link)
@@ -122,9 +122,9 @@ def run_demo(
     except OSError as error:
         raise SinkError(f"cannot make the folder {out}: {error.strerror}") from error
     lines = out / "demo.jsonl"
-    accept = [] if profile is None else ["--accept", profile]
     of_models = [word for folder in models for word in ("--models", str(folder))]
     of_models += [] if model is None else ["--model", model]
+    accept = [] if profile is None else ["--accept", profile]
     with _tidy_on(signal.SIGTERM, signal.SIGHUP), edge_process(*of_models, *accept) as url:
         command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--source", source, "--json"]
         command += ["--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]

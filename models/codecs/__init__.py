@@ -67,7 +67,6 @@ def _scalar(bits: int | None, compression: str | None) -> _Codec:
             lambda tensors, calibration: ScalarDecoder(tensors, bits, compression, calibration),
         )
 
-    # A code that is no nibble has whole bytes.
     return _Codec(bits if bits in (None, 4) else -(-bits // 8) * 8, make)
 
 
@@ -93,13 +92,11 @@ DEFAULT_STEP = 1.6
 MIN_STEP = 0.25
 MAX_STEP = 64.0
 
-_COMPRESSIONS = ("zstd", "snappy")
-
-# Codes of odd widths take a byte each, which is worth it only where something follows that compresses them.
-_CODECS: dict[str, _Codec] = {
+_CODECS = {
     f"{code}-{compression}" if compression else code: _scalar(bits, compression)
     for code, bits in (("raw", None), ("q16", 16), ("q8", 8), *((f"q{bits}", bits) for bits in (7, 6, 5, 4, 3, 2)))
-    for compression in (None, *_COMPRESSIONS)
+    for compression in (None, "zstd", "snappy")
+    # Codes of odd widths take a byte each, which is worth it only where something follows that compresses them.
     if compression or bits in (None, 16, 8, 4)
 } | {"klt": _klt(light=False), "klt-light": _klt(light=True)}
 

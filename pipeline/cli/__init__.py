@@ -33,8 +33,8 @@ UNFORESEEN = 70
         "ue": "pipeline.cli.ue:ue",
         "doctor": "pipeline.cli.doctor:doctor",
         "models": "pipeline.cli.models:models",
-        "calibrate": "pipeline.cli.calibrate:calibrate",
         "eval": "pipeline.cli.eval:evaluate",
+        "calibrate": "pipeline.cli.calibrate:calibrate",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b

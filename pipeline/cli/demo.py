@@ -34,7 +34,6 @@ Next: your camera          splitrtc demo --source 0
 @option("--source", default="clip", metavar="S", help="As for `splitrtc ue`.")
 @option("--seconds", type=SECONDS, metavar="N", help="Stop after so long (default: at the end of the source).")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out"), help="Folder for the results.")
-@option("--profile", metavar="F", help="As for `splitrtc ue` (default: the model's own).")
 @option("--model", metavar="M", help="Run this model: a name, or https://...#sha-256=... (default: the bundled one).")
 @option(
     "--models",
@@ -44,15 +43,16 @@ Next: your camera          splitrtc demo --source 0
     help="Further folder of model cards or model files; may be repeated.",
 )
 @offline_option
+@option("--profile", metavar="F", help="As for `splitrtc ue` (default: the model's own).")
 @link_option
 @common_options
 def demo(
     source: str,
     seconds: float | None,
     out: Path,
-    profile: str | None,
     model: str | None,
     models: tuple[Path, ...],
+    profile: str | None,
     link: str | None,
     as_json: bool,
     log_level: str,
@@ -64,7 +64,7 @@ def demo(
 
     name = None if model is None else fetched([model], models)[0]
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
-    summary = run_demo(source, seconds, out, link, model=name, models=models, profile=profile)
+    summary = run_demo(source, seconds, out, link, profile=profile, model=name, models=models)
     if as_json:
         echo_json(summary)
         return

@@ -21,8 +21,8 @@ from models.codecs.zstd import Compressor
 from models.tensor import ITEM_SIZES, TensorSpec
 from splitrtc_errors import BadArgument, CodecError, TensorError
 
-QUANTISED = tuple(profile for profile in profile_ids() if profile.startswith("q"))
 RAW = tuple(profile for profile in profile_ids() if profile.startswith("raw"))
+QUANTISED = tuple(profile for profile in profile_ids() if profile.startswith("q"))
 FLOATS = ("float16", "float32", "float64")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 

@@ -29,6 +29,8 @@ Examples:
 """
 
 SHOWN_TENSORS = 3
+SHOWN_PROFILES = ("raw-zstd", "q8-zstd", "q6-zstd", "q4-zstd")
+"""As many as a table can hold."""
 WIDTH = 120
 """Columns of a table that goes to a file."""
 
@@ -50,6 +52,13 @@ WIDTH = 120
     is_flag=True,
     help="Also bytes under each profile, measured on pictures (made-up inputs outside the zoo).",
 )
+@option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="F",
+    help="For --coded: this profile; may be repeated (default: a few; with --json all).",
+)
 @option("--images", metavar="S", help="For --coded: a folder of pictures or a video (default: the bundled clip).")
 @option("--samples", type=click.IntRange(1, 1000), default=SAMPLES, help="For --coded: how many pictures.")
 @deployment_options
@@ -63,6 +72,7 @@ def cuts(
     sort: str,
     limit: int | None,
     coded: bool,
+    profiles: tuple[str, ...],
     images: str | None,
     samples: int,
     rtt: float | None,
@@ -81,14 +91,17 @@ def cuts(
     from times that are measured here.
     """
     set_up_logging(log_level, debug)
+    from models.codecs import parse_profile
     from models.graph.candidates import SORTS, on_pareto_front
     from models.graph.costs import costs_of
 
     costs = costs_of(open_model(model, folders), parse_shapes(shapes) or None)
     speeds = Speeds(rtt, rate, device_speed, edge_speed, runs, threads)
-    values, source = find_samples(costs, model, folders, images, samples) if coded or images else ([], "")
+    wanted = [str(parse_profile(name)) for name in profiles] or ([] if as_json else list(SHOWN_PROFILES))
+    measured = coded or profiles or images
+    values, source = find_samples(costs, model, folders, images, samples) if measured else ([], "")
     predicted = speeds if speeds.given or sort == "latency" else None
-    found = catalogue_of(costs, predicted, values, quiet=as_json).frontier()
+    found = catalogue_of(costs, predicted, values, wanted, quiet=as_json).frontier()
     if single:
         found = [cut for cut in found if cut.single]
     if pareto:

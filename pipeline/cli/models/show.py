@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.common import common_options, echo_json, set_up_logging
 from pipeline.cli.models.costing import size_text
-from pipeline.cli.models.options import find_model, model_argument, parse_shapes, shape_option
+from pipeline.cli.models.options import find_model, model_argument, open_model, parse_shapes, shape_option
 
 __all__ = ["show"]
 
@@ -33,12 +33,11 @@ def show(
     MODEL is a name in the zoo or the path of an ONNX file. With --json this is the TR's model information.
     """
     set_up_logging(log_level, debug)
-    from models.graph import Model
     from models.graph.costs import costs_of
     from models.graph.describing import framework_of, model_information
 
     path = find_model(model, folders)
-    whole = Model.load(path)
+    whole = open_model(model, folders)
     costs = costs_of(whole, parse_shapes(shapes) or None)
     information = model_information(costs, path)
     operators = Counter(whole.graph.op_types).most_common()

@@ -99,7 +99,10 @@ def test_the_tables_name_every_cut(splitrtc: Call, net: str) -> None:
 def test_cuts_measures_bytes_under_profiles(splitrtc: Call, net: str) -> None:
     found = splitrtc("models", "cuts", net, "--coded", "--samples", "1", "--json").json
     assert 0 < found[3]["coded"]["q4-zstd"] < found[3]["coded"]["q8"] < found[3]["coded"]["raw"]
+    found = splitrtc("models", "cuts", net, "--profile", "q8", "--samples", "1", "--json").json
+    assert set(found[3]["coded"]) == {"q8"}
     done = splitrtc("models", "cuts", net, "--coded", "--samples", "1")
+    assert "q6-zstd" in done.out
     assert "mean over made-up inputs" in " ".join(done.out.split())
     done = splitrtc("models", "cuts", net, "--images", "clip")
     assert done.exit_code == BadArgument.exit_code
