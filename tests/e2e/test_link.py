@@ -52,6 +52,20 @@ def test_a_session_on_a_bad_link(start_edge: Any, run_ue: Any, tmp_path: Path, l
     assert (lost > 0) == ("loss" in link)
 
 
+def test_prediction_survives_a_bad_link(start_edge: Any, run_ue: Any, tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    with start_edge() as edge:
+        flags = ("--source", "clip", "--seconds", "2", "--sink", str(lines), "--timeout", "30")
+        link = ("--profile", "klt:step=1", "--link", "rtt=40,loss=5%,reorder=2%,seed=1")
+        code, summary, errors = run_ue(edge.url, *flags, *link)
+        assert (code, "Traceback" in errors) == (0, False), errors
+        edge_code, _, edge_errors = edge.terminate()
+    check(summary, lines)
+    assert summary["profile"] == "klt:step=1"
+    assert summary["answered_share"] >= 0.2
+    assert (edge_code, "Traceback" in edge_errors) == (0, False), edge_errors
+
+
 def test_a_link_that_cannot_be_meant_is_refused_at_once(run_ue: Any) -> None:
     code, summary, errors = run_ue("ws://127.0.0.1:1", "--link", "rtt=40,speed=5M")
     assert (code, summary) == (2, {})
