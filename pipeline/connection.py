@@ -11,6 +11,8 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pipeline.privacy import refuse_pictures
+from pipeline.remote import RemoteLane
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.uplink import Uplink
 from rtc import Peer, RelayThread, intermediate_attributes, parse_link
@@ -33,7 +35,7 @@ from signaling import (
 from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
 
 if TYPE_CHECKING:
-    from pipeline.device import DevicePart
+    from pipeline.device import Device
     from pipeline.parts import DeviceParts
     from rtc.relay import Side
     from signaling import ControlMessage, SplitOffer
@@ -178,11 +180,14 @@ class Connection:
         offers = [point.offer(fps) for point in offered]
         attributes = [*attributes_of(offers), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"
-        offer = await peer.create_offer(attributes)
+        offer = await peer.create_offer(attributes, video=any(point.is_video for point in offered))
         if self._link is not None:
             offer = await self._link.rewrite(offer, "ue")
         answer = await signaling.connect(offer)
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
+        for point in offered:
+            if point.matches(active):
+                refuse_pictures(point, settings.privacy)
         if self._link is not None:
             answer = await self._link.rewrite(answer, "edge")
         await peer.accept_answer(answer)
@@ -190,9 +195,11 @@ class Connection:
         self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
         await peer.opened(settings.timeout)
         self._waiting_for = "the edge did not acknowledge the parameter set"
+        refuse_pictures(device.point, settings.privacy)
         set_id = await self._announce(device, active.fps)
         threshold = device.point.card.decoding.display_score if settings.threshold is None else settings.threshold
-        self._uplink = Uplink(
+        lane = RemoteLane if device.point.is_video else Uplink
+        self._uplink = lane(
             peer,
             device,
             set_id,
@@ -202,7 +209,7 @@ class Connection:
             fps=active.fps if active.fps < fps else None,
         )
 
-    async def _device_for(self, active: SplitOffer) -> DevicePart:
+    async def _device_for(self, active: SplitOffer) -> Device:
         """The device's part for what the edge chose. Not under the time limit: it is slow the first time."""
         assert self._connecting is not None
         if not self.ended.done():  # else it is due already
@@ -213,10 +220,10 @@ class Connection:
         self._connecting.reschedule(self._loop.time() + self._settings.timeout)
         return device
 
-    async def _announce(self, device: DevicePart, fps: float) -> int:
+    async def _announce(self, device: Device, fps: float) -> int:
         """Announce the parameter set and wait until it may be used; returns its id."""
         wanted = device.point.parameter_set(
-            device.partition.crossing, deadline=FRAMES_WAITED_FOR / fps, budget=self._settings.budget
+            device.crossing, deadline=FRAMES_WAITED_FOR / fps, budget=self._settings.budget
         )
         self._set = self._sets.announce(wanted)
         self._say(self._set)

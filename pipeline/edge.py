@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from models import PartitionStore, Zoo
 from pipeline.edge_session import EdgeSession
-from pipeline.offers import acceptables, points
-from pipeline.settings import EdgeSettings, ice_server
+from pipeline.offers import acceptables, points, remote_points
+from pipeline.remote_session import VideoSession
+from pipeline.settings import VIDEO, EdgeSettings, ice_server
 from pipeline.tails import Tail, TailPool
 from pipeline.tls import server_context
 from rtc import Peer, intermediate_attributes
@@ -144,8 +145,10 @@ class Edge:
         names = self.settings.model or [None]
         every = [point for name in names for point in points(zoo, model=name)]
         # A profile that is named need not be in a card: it may have a step of its own.
-        further = [name for name in self.settings.accept if name not in {point.profile for point in every}]
+        named = {VIDEO} | {point.profile for point in every}
+        further = [name for name in self.settings.accept if name not in named]
         every += [point for name in names for profile in further for point in points(zoo, model=name, profile=profile)]
+        every += [point for name in names for point in remote_points(zoo, model=name, here=True)]
         self._points = [point for point in every if self._rank(point.profile) is not None]
         if not self._points:
             raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
@@ -221,8 +224,11 @@ class Edge:
         try:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
             fps = max(offer.fps for offer in answered)
-            session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes)
-            answer = await peer.create_answer(without_resume_id(request.offer), attributes_of(answered))
+            video = agreed[0].is_video
+            kind = VideoSession if video else EdgeSession
+            session = kind(peer, tail, agreed, fps, self._pool, self.outcomes)
+            offer = without_resume_id(request.offer)
+            answer = await peer.create_answer(offer, attributes_of(answered), video=video)
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session
                 raise _draining()
         except BaseException:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rtc import Peer, ReceivedFrame
     from signaling import ControlMessage
 
-__all__ = ["EdgeSession"]
+__all__ = ["Computed", "EdgeSession"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class _OpenSet(NamedTuple):
     budget: float
 
 
-class _Computed(NamedTuple):
+class Computed(NamedTuple):
     """What became of a frame: ``times`` are those of decoding, tail and post-processing, in seconds."""
 
     status: Status
@@ -105,7 +105,7 @@ class EdgeSession:
         self._pool = pool
         self._outcomes = outcomes
         self._sets: ReceivedSets[_OpenSet] = ReceivedSets(self._open_set)
-        units = frame_units(tail.partition.crossing, [point.profile for point in agreed])
+        units = frame_units(tail.crossing, [point.profile for point in agreed if not point.is_video])
         self._intake = Intake(fps, units, time.monotonic())
         self._reassembler = Reassembler(max_frame_bytes=self._intake.frame_bytes)
         self._deadline = Alarm(self._on_deadline)
@@ -192,15 +192,19 @@ class EdgeSession:
 
     def _open_set(self, announced: ParameterSet) -> _OpenSet:
         """Check a parameter set against what was agreed, and make its decoder. Raises SplitRtcError to refuse it."""
-        crossing = self._tail.partition.crossing
+        crossing = self._tail.crossing
         point = next((point for point in self._agreed if point.matches(announced)), None)
         if point is None:
             raise BadArgument("the parameter set is none of those agreed on in the session description")
         if announced.tensors != crossing:
             raise BadArgument(f"the partition's crossing tensors are {', '.join(map(str, crossing))}")
-        decoder = make_decoder(parse_profile(point.profile), crossing, point.calibration)
+        return _OpenSet(self._open_decoder(announced, point), announced.budget_ms / 1000)
+
+    def _open_decoder(self, announced: ParameterSet, point: OperatingPoint) -> Decoder:
+        """The decoder of a set that has been found right. Raises SplitRtcError to refuse it all the same."""
+        decoder = make_decoder(parse_profile(point.profile), self._tail.crossing, point.calibration)
         self._reassembler.set_deadline(announced.id, announced.deadline_ms / 1000)
-        return _OpenSet(decoder, announced.budget_ms / 1000)
+        return decoder
 
     def _admits(self, verdict: Verdict, what: str) -> bool:
         """Whether a message is within the session's limits; one that is not is dropped and counted."""
@@ -236,13 +240,13 @@ class EdgeSession:
         """Let a frame wait for a thread, unless a newer one already did: decoders see ids that only grow."""
         opened = self._sets.get(frame.aips_id)
         if opened is None:  # released meanwhile
-            self._answer(frame, _Computed(Status.ERROR))
+            self._answer(frame, Computed(Status.ERROR))
         elif frame.frame_id < self._newest:
-            self._answer(frame, _Computed(Status.SUPERSEDED))
+            self._answer(frame, Computed(Status.SUPERSEDED))
         else:
             self._newest = frame.frame_id
             for replaced, _ in self._waiting.put((frame, opened), keep=opened.decoder.needs_every_frame):
-                self._answer(replaced, _Computed(Status.SUPERSEDED))
+                self._answer(replaced, Computed(Status.SUPERSEDED))
             self._work_to_do.set()
 
     # The worker: one frame at a time through the threads that all sessions share.
@@ -255,12 +259,12 @@ class EdgeSession:
             for answer in await self._pool.workers.run(self._compute_waiting):
                 self._answer(*answer)
 
-    def _compute_waiting(self) -> list[tuple[ReceivedFrame, _Computed]]:
+    def _compute_waiting(self) -> list[tuple[ReceivedFrame, Computed]]:
         """In a thread: the newest frame by now, since this may have waited for the tails of other sessions.
 
         What waited before it is decoded first, where the codec predicts from it.
         """
-        answers: list[tuple[ReceivedFrame, _Computed]] = []
+        answers: list[tuple[ReceivedFrame, Computed]] = []
         waiting = self._waiting.take()
         for frame, opened in waiting[:-1]:
             answers.append((frame, self._compute(frame, opened, Status.SUPERSEDED)))
@@ -269,17 +273,17 @@ class EdgeSession:
             answers.append((frame, self._compute(frame, opened, None if in_time else Status.LATE)))
         return answers
 
-    def _compute(self, frame: ReceivedFrame, opened: _OpenSet, instead: Status | None) -> _Computed:
+    def _compute(self, frame: ReceivedFrame, opened: _OpenSet, instead: Status | None) -> Computed:
         """In a thread: decode, tail, post-process. A frame that ends ``instead`` is decoded at most."""
         if instead is not None and not opened.decoder.needs_every_frame:
-            return _Computed(instead)
+            return Computed(instead)
         started = time.monotonic()
         decoded_at: float | None = None
         try:
             decoded = opened.decoder.decode(frame.frame_id, frame.slices, frame.intra, frame.reference)
             decoded_at = time.monotonic()
             if instead is not None:
-                return _Computed(instead, started, (decoded_at - started, 0.0, 0.0), decoded=True)
+                return Computed(instead, started, (decoded_at - started, 0.0, 0.0), decoded=True)
             outputs = self._tail.submodel.run(decoded.tensors)
             inferred_at = time.monotonic()
             output = pack_detections(self._tail.detector.decode(outputs))
@@ -290,12 +294,12 @@ class EdgeSession:
             logger.log(
                 level, "frame %d failed: %s", frame.frame_id, error, exc_info=not isinstance(error, SplitRtcError)
             )
-            return _Computed(Status.ERROR, started, decoded=decoded_at is not None)
+            return Computed(Status.ERROR, started, decoded=decoded_at is not None)
         whole = frame.complete and not decoded.damaged_slices
         times = (decoded_at - started, inferred_at - decoded_at, time.monotonic() - inferred_at)
-        return _Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output)
+        return Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output)
 
-    def _answer(self, frame: ReceivedFrame, computed: _Computed) -> None:
+    def _answer(self, frame: ReceivedFrame, computed: Computed) -> None:
         """Every frame of which a slice arrived is answered, once: the answer is also its acknowledgement."""
         self._outcomes[computed.status.name.lower()] += 1
         self._count_errors(computed.status)

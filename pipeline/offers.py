@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models import Calibration, is_calibrated, needs_calibration, parse_profile
+from models import Calibration, PartitionCard, is_calibrated, needs_calibration, parse_profile
 from models.default_cut import with_cut
 from models.zoo import DEFAULT_MODEL
+from pipeline.settings import VIDEO
 from signaling import Acceptable, ParameterSet, SplitOffer
 from signaling.control import MAX_DEADLINE_MS
 from splitrtc_errors import ModelFileError, UnknownModel
 
 if TYPE_CHECKING:
-    from models import ModelCard, PartitionCard, TensorSpec, Zoo
+    from models import ModelCard, TensorSpec, Zoo
 
-__all__ = ["VARIANT", "OperatingPoint", "acceptables", "points"]
+__all__ = ["VARIANT", "OperatingPoint", "acceptables", "points", "remote_points"]
 
 VARIANT = "fp32"
 """The one variant of heads and tails for now."""
@@ -35,6 +36,16 @@ class OperatingPoint:
     def partition(self) -> str:
         """The partition's id."""
         return self.card.partition_id(self.cut)
+
+    @property
+    def carries_input(self) -> bool:
+        """Whether the picture itself would be sent, as video or among the tensors."""
+        return any(spec.name in self.cut.tensors for spec in self.card.inputs)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether this is the `remote` mode: the cut is the model's input, the head is empty."""
+        return self.profile == VIDEO
 
     def offer(self, fps: float) -> SplitOffer:
         """The ``ai-split`` line that offers this point for so many frames per second."""
@@ -105,6 +116,20 @@ def points(
             "`splitrtc calibrate`"
         )
     return found
+
+
+def remote_points(zoo: Zoo, *, model: str | None = None, here: bool = False) -> list[OperatingPoint]:
+    """The operating point `remote` of one model, or of all, the default one first: the whole model runs at the edge.
+
+    ``here``: only of models whose files are here, which the edge needs and the UE does not. Raises UnknownModel.
+    """
+    names = [model] if model is not None else sorted(zoo.names(), key=lambda name: name != DEFAULT_MODEL)
+    cards = [card for card in map(zoo.get, names) if card.is_here or not here]
+    return [OperatingPoint(card, _input_of(card), VIDEO, None) for card in cards]
+
+
+def _input_of(card: ModelCard) -> PartitionCard:
+    return PartitionCard(name="input", tensors=(card.image.name,), calibration=None, default=False)
 
 
 def _default_first(cut: PartitionCard) -> bool:

@@ -8,8 +8,10 @@ from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
 
 from models import PartitionStore, Zoo
-from pipeline.device import DevicePart
-from pipeline.offers import OperatingPoint, points
+from pipeline.device import Device, DevicePart
+from pipeline.offers import OperatingPoint, points, remote_points
+from pipeline.privacy import without_pictures
+from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
 from signaling import MAX_OFFERS
 
@@ -30,7 +32,7 @@ class DeviceParts:
         self._zoo = Zoo(settings.models)
         self._store = PartitionStore()
         self._offered: Sequence[OperatingPoint] = ()
-        self._loading: Future[DevicePart] | None = None
+        self._loading: Future[Device] | None = None
 
     async def offered(self) -> Sequence[OperatingPoint]:
         """The operating points that this device can run and its user wants, in order of preference."""
@@ -43,7 +45,7 @@ class DeviceParts:
         if self._loading is None:
             self._loading = self._executor.submit(self._load, self._offered[0])
 
-    async def get(self, active: SplitOffer) -> DevicePart:
+    async def get(self, active: SplitOffer) -> Device:
         """The part for the point that the edge chose among those offered, for a new session.
 
         What was loaded for the last one is used again when it is the same.
@@ -58,10 +60,15 @@ class DeviceParts:
 
     def _find(self) -> Sequence[OperatingPoint]:
         settings = self._settings
-        found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
-        return found[:MAX_OFFERS]
+        if settings.mode == "remote":
+            found = remote_points(self._zoo, model=settings.model)
+        else:
+            found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
+        return without_pictures(found, settings.privacy)[:MAX_OFFERS]
 
-    def _load(self, point: OperatingPoint) -> DevicePart:
+    def _load(self, point: OperatingPoint) -> Device:
+        if point.is_video:
+            return RemotePart(point)
         return DevicePart(
             point,
             self._store,

@@ -33,6 +33,11 @@ FRAME_BUDGET = 0.5
 CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
 MAX_THREADS = 1024
+MODES = ("auto", "local", "split", "remote")
+PRIVACIES = ("any", "no-pictures")
+"""What may leave the device: anything, or neither pictures nor tensors that hold them."""
+VIDEO = "video"
+"""The profile of the `remote` mode: the picture, as a WebRTC video track."""
 
 _STUN = re.compile(rf"stun:{HOST_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
@@ -86,6 +91,8 @@ class UeOptions(TypedDict, total=False):
     threshold: float | None
     reconnect: bool
     link: str | None
+    mode: str
+    privacy: str
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -139,6 +146,8 @@ class UeSettings:
     threshold: float | None = None
     reconnect: bool = False
     link: str | None = None
+    mode: str = "auto"
+    privacy: str = "any"
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:
@@ -149,6 +158,12 @@ class UeSettings:
             raise BadArgument(f"timeout: expected a positive number of seconds, got {self.timeout:g}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BadArgument(f"threshold: expected a score from 0 to 1, got {self.threshold:g}")
+        if self.mode not in MODES:
+            raise BadArgument(f"mode: expected {', '.join(MODES)}, got {self.mode[:100]!r}")
+        if self.privacy not in PRIVACIES:
+            raise BadArgument(f"privacy: expected {' or '.join(PRIVACIES)}, got {self.privacy[:100]!r}")
+        if self.mode == "remote" and self.privacy == "no-pictures":
+            raise BadArgument("mode remote sends the picture, which privacy no-pictures forbids: choose one of both")
         _check_threads("threads", self.threads)
         _check_address("bind", self.bind)
         for server in self.ice_servers:
@@ -217,7 +232,8 @@ class EdgeSettings:
         if self.max_sessions < 1:
             raise BadArgument(f"max-sessions: expected at least 1, got {self.max_sessions}")
         for profile in self.accept:
-            parse_profile(profile)
+            if profile != VIDEO:
+                parse_profile(profile)
         if not 0.01 <= self.time_limit <= 3600:
             raise BadArgument(f"time-limit: expected 0.01 to 3600 seconds, got {self.time_limit:g}")
         if not 0.01 <= self.connect_rate <= 1e6:

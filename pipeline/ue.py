@@ -174,7 +174,7 @@ class UeSession:
         """The session's mode and operating point, as plain values."""
         point = self.point
         return {
-            "mode": "split",
+            "mode": self._way.mode,
             "model": point.card.name,
             "partition": point.cut.name,
             "profile": point.profile,

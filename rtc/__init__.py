@@ -54,6 +54,8 @@ if TYPE_CHECKING:
         unit_payload_limit,
         units_of_frame,
     )
+    from .video import OutgoingPicture, SentPicture
+    from .vp8 import VideoCounters, VideoFrame, Vp8Assembler, key_size
 
 _MODULES = {
     "channels": (
@@ -100,6 +102,8 @@ _MODULES = {
         "unit_payload_limit",
         "units_of_frame",
     ),
+    "video": ("OutgoingPicture", "SentPicture"),
+    "vp8": ("VideoCounters", "VideoFrame", "Vp8Assembler", "key_size"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -127,6 +131,7 @@ __all__ = [
     "LinkTrace",
     "Liveness",
     "OutgoingFrame",
+    "OutgoingPicture",
     "Peer",
     "PeerCounters",
     "QueueLimit",
@@ -139,10 +144,14 @@ __all__ = [
     "Result",
     "SctpCounters",
     "SenderCounters",
+    "SentPicture",
     "SliceScheduler",
     "Status",
     "Unit",
     "UnitSender",
+    "VideoCounters",
+    "VideoFrame",
+    "Vp8Assembler",
     "Window",
     "add_channel_attributes",
     "bitmap_of",
@@ -151,6 +160,7 @@ __all__ = [
     "intermediate_attributes",
     "heartbeat_result",
     "heartbeat_unit",
+    "key_size",
     "is_result",
     "pack_result",
     "pack_unit",

@@ -8,13 +8,22 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aioice import Candidate, Connection
 from aioice.ice import StunProtocol
-from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    RTCRtpTransceiver,
+)
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
@@ -22,17 +31,22 @@ from splitrtc_errors import BadArgument, ProtocolError
 
 from .sctp import SctpTransport
 from .units import MAX_UNIT
+from .video import PictureTrack, Totals
 
 __all__ = [
     "MAX_CANDIDATES",
     "IceServer",
+    "RtpPayload",
+    "add_video",
     "check_description",
     "checked_address",
     "connection_tasks",
     "count_candidates",
     "gather_only_on",
+    "has_video",
     "new_connection",
     "sctp_of",
+    "sent_so_far",
 ]
 
 MAX_CANDIDATES = 64
@@ -40,11 +54,11 @@ MAX_CANDIDATES = 64
 
 _APPLICATION_DATA = b"\x17"
 """First byte of a DTLS record with what is to be carried (RFC 6347, section 4.1)."""
-_DTLS = range(20, 64)
-"""First byte of any DTLS record."""
+_MEDIA = (*range(20, 64), *range(128, 192))
+"""First byte of any DTLS record, or of an RTP or RTCP packet."""
 
 _CANDIDATE_LINE = re.compile(r"^a=candidate:", re.MULTILINE)
-_MEDIA_LINE = re.compile(r"^m=", re.MULTILINE)
+_MEDIA_LINE = re.compile(r"^m=([a-z]*)", re.MULTILINE)
 _MAX_MESSAGE_LINE = re.compile(r"^a=max-message-size:([0-9]{1,20})\s*$", re.MULTILINE)
 
 
@@ -119,7 +133,7 @@ def _spare_parsing(protocol: StunProtocol) -> None:
     parse = protocol.datagram_received
 
     def deliver_or_parse(data: bytes | str, addr: tuple[Any, ...]) -> None:
-        if isinstance(data, bytes) and data and data[0] in _DTLS:
+        if isinstance(data, bytes) and data and data[0] in _MEDIA:
             protocol.receiver.data_received(data, protocol.local_candidate.component)
         else:
             parse(data, addr)
@@ -137,7 +151,7 @@ def new_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
             raise BadArgument(f"ICE server {server.url!r}: expected stun:host:port or turn:host:port") from error
         servers.append(RTCIceServer(server.url, server.username, server.credential))
     # Without a list, even an empty one, aiortc asks a public STUN server.
-    return _Connection(RTCConfiguration(iceServers=servers))
+    return _Connection(RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
 
 
 def checked_address(bind: str | None) -> str | None:
@@ -177,6 +191,7 @@ def connection_tasks(connection: RTCPeerConnection) -> set[asyncio.Task[Any]]:
     if (sctp := connection.sctp) is not None:
         agent = _agent(connection)
         owners += [sctp, sctp.transport, sctp.transport.transport, agent, *agent._protocols]
+    owners += [*connection.getSenders(), *connection.getReceivers()]
     own = {id(owner) for owner in owners}
     tasks = set()
     for task in asyncio.all_tasks():
@@ -196,19 +211,96 @@ def sctp_of(connection: RTCPeerConnection) -> SctpTransport:
     return connection.sctp
 
 
+@dataclass(frozen=True, slots=True)
+class RtpPayload:
+    """A packet of the video stream: `data` is the codec's, without the payload descriptor (RFC 7741)."""
+
+    sequence: int
+    timestamp: int
+    starts: bool
+    ends: bool
+    data: bytes
+
+
+class _Intake:
+    """Stands where a receiver has its jitter buffer, and hands every packet on.
+
+    That one delivers a frame only when the next one has begun, waits for a lost packet until 512 others came, and
+    feeds a queue without a bound, in front of a decoder that takes pictures of any size. With this in its place no
+    frame gets that far; what aiortc does with packets before (statistics, rate, NACK, RTX) and after (PLI) stays.
+    """
+
+    def __init__(self, take: Callable[[RtpPayload], bool]) -> None:
+        self._take = take
+
+    def add(self, packet: Any) -> tuple[bool, None]:
+        """Take an RTP packet of a known payload type; whether the sender is to be asked for a key frame."""
+        starts = bool(packet.payload) and packet.payload[0] & 0x17 == 0x10
+        return (
+            self._take(RtpPayload(packet.sequence_number, packet.timestamp, starts, bool(packet.marker), packet._data)),
+            None,
+        )
+
+
+def add_video(
+    connection: RTCPeerConnection,
+    track: PictureTrack | None,
+    direction: Literal["sendonly", "recvonly", "inactive"],
+    take: Callable[[RtpPayload], bool],
+) -> None:
+    """Give a connection, before its channels exist, a video section of VP8, which every WebRTC endpoint has (RFC 7742).
+
+    Args:
+        connection: from `new_connection`.
+        track: what is sent, if something is.
+        direction: what this side is willing to do.
+        take: gets each packet of the peer's stream; True to ask it for a key frame.
+    """
+    transceiver: RTCRtpTransceiver = connection.addTransceiver(track or "video", direction=direction)
+    capabilities = RTCRtpReceiver.getCapabilities("video")
+    assert capabilities is not None
+    wanted = ("video/vp8", "video/rtx")
+    transceiver.setCodecPreferences([codec for codec in capabilities.codecs if codec.mimeType.lower() in wanted])
+    # The channels share its transport from the start. aiortc would otherwise, on reading the peer's list of what is
+    # bundled, stop "their" transport, which is the same.
+    transceiver._bundled = True
+    transceiver.receiver._RTCRtpReceiver__jitter_buffer = _Intake(take)  # type: ignore[attr-defined]
+    if track is not None:
+        track.sender = transceiver.sender
+
+
+def sent_so_far(sender: RTCRtpSender) -> Totals:
+    """What a sender has sent, and the timestamp of its last packet.
+
+    aiortc adds a random origin to the timestamps, which it keeps to itself: they are read where its reports take them.
+    """
+    timestamp = sender._RTCRtpSender__rtp_timestamp  # type: ignore[attr-defined]
+    packets = sender._RTCRtpSender__packet_count  # type: ignore[attr-defined]
+    return Totals(timestamp, packets, sender._RTCRtpSender__octet_count)  # type: ignore[attr-defined]
+
+
 def count_candidates(sdp: str) -> int:
     """How many ICE candidates a description has."""
     return len(_CANDIDATE_LINE.findall(sdp))
 
 
+def has_video(sdp: str) -> bool:
+    """Whether a description has a video section, accepted or not."""
+    return "video" in _MEDIA_LINE.findall(sdp)
+
+
 def check_description(sdp: str) -> None:
-    """Refuse a peer's description that would make aiortc do more than a data-channel session needs.
+    """Refuse a peer's description that would make aiortc do more than a session needs.
 
     Raises:
-        ProtocolError: it has other media sections, too many candidates, or a limit below our largest message.
+        ProtocolError: it has other media sections than the data channels' and one of video, too many candidates, or a
+            limit below our largest message.
     """
-    if (sections := len(_MEDIA_LINE.findall(sdp))) != 1:
-        raise ProtocolError(f"the description has {sections} media sections, expected the data channels' alone")
+    kinds = sorted(_MEDIA_LINE.findall(sdp))
+    if kinds not in (["application"], ["application", "video"]):
+        raise ProtocolError(
+            f"the description has {len(kinds)} media sections, expected the data channels' and one of video at most"
+        )
     if (candidates := count_candidates(sdp)) > MAX_CANDIDATES:
         raise ProtocolError(f"the description has {candidates} candidates, expected at most {MAX_CANDIDATES}")
     limit = _MAX_MESSAGE_LINE.search(sdp)
