@@ -43,7 +43,8 @@ def test_message_size_zero_means_no_limit() -> None:
     ("text", "complaint"),
     [
         ("v=0\r\n", "0 media sections"),
-        (description("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n"), "2 media sections"),
+        (description("m=audio 9 UDP/TLS/RTP/SAVPF 96\r\n"), "2 media sections"),
+        (description(*["m=video 9 UDP/TLS/RTP/SAVPF 96\r\n"] * 2), "3 media sections"),
         (description(*[CANDIDATE] * (MAX_CANDIDATES + 1)), "65 candidates"),
         (description("a=max-message-size:65534\r\n"), "65534 bytes"),
     ],
