@@ -24,6 +24,7 @@ from .transport import (
     IceServer,
     RtpPayload,
     add_video,
+    admit_streams,
     check_description,
     checked_address,
     connection_tasks,
@@ -337,6 +338,7 @@ class Peer:
 
     async def _set_remote(self, sdp: str, kind: str) -> None:
         check_description(sdp)
+        admit_streams(self._connection, sdp)
         try:
             await self._unless_closed(self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind)))
         except ConnectionLost:

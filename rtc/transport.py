@@ -35,9 +35,11 @@ from .video import PictureTrack, Totals
 
 __all__ = [
     "MAX_CANDIDATES",
+    "MAX_STREAMS",
     "IceServer",
     "RtpPayload",
     "add_video",
+    "admit_streams",
     "check_description",
     "checked_address",
     "connection_tasks",
@@ -52,13 +54,21 @@ __all__ = [
 MAX_CANDIDATES = 64
 """ICE candidates accepted in a description: checks are sent to each, so they must not become a list of victims."""
 
+MAX_STREAMS = 8
+"""RTP streams (SSRC) that a peer may have: the video, what is sent of it again, and some for reports."""
+
 _APPLICATION_DATA = b"\x17"
 """First byte of a DTLS record with what is to be carried (RFC 6347, section 4.1)."""
-_MEDIA = (*range(20, 64), *range(128, 192))
-"""First byte of any DTLS record, or of an RTP or RTCP packet."""
+_DTLS = range(20, 64)
+"""First byte of any DTLS record."""
+_RTP = range(128, 192)
+"""First byte of any RTP or RTCP packet."""
+_RTCP = range(192, 224)
+"""Second byte of an RTCP packet (RFC 5761, section 4)."""
 
 _CANDIDATE_LINE = re.compile(r"^a=candidate:", re.MULTILINE)
 _MEDIA_LINE = re.compile(r"^m=([a-z]*)", re.MULTILINE)
+_STREAM_LINE = re.compile(r"^a=ssrc:([0-9]{1,10}) ", re.MULTILINE)
 _MAX_MESSAGE_LINE = re.compile(r"^a=max-message-size:([0-9]{1,20})\s*$", re.MULTILINE)
 
 
@@ -78,6 +88,9 @@ class _Connection(RTCPeerConnection):
     method returns, so ours takes its place.
     """
 
+    streams: frozenset[int] = frozenset()
+    """SSRCs of the peer's RTP packets; others are dropped."""
+
     def _RTCPeerConnection__createSctpTransport(self) -> None:  # noqa: N802
         super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
         assert self.sctp is not None
@@ -89,7 +102,7 @@ class _Connection(RTCPeerConnection):
 
         replacement.on("datachannel", announce)
         self._RTCPeerConnection__sctp = replacement
-        _spare_reads(replacement.transport)
+        _spare_reads(self, replacement.transport)
         agent = _agent(self)
         gather = agent.get_component_candidates
 
@@ -102,20 +115,26 @@ class _Connection(RTCPeerConnection):
         agent.get_component_candidates = gather_and_spare  # type: ignore[method-assign]
 
 
-def _spare_reads(dtls: RTCDtlsTransport) -> None:
-    """After each datagram aiortc asks OpenSSL whether that wants to send something, which costs as much as decoding.
+def _spare_reads(connection: _Connection, dtls: RTCDtlsTransport) -> None:
+    """Spare what need not be done with a datagram.
+
+    After each datagram aiortc asks OpenSSL whether that wants to send something, which costs as much as decoding.
 
     An application data record (a handshake is over then, and nothing of DTLS 1.3 looks like one) never makes it want
     to. Nothing else can run between the arrival of a datagram and that question, so a flag is enough.
+
+    For each SSRC that comes, libsrtp and aiortc keep something for ever. So only those pass that were announced.
     """
     ice, write, receive = dtls.transport, dtls._write_ssl, dtls.transport._recv
     is_data = False
 
     async def receive_and_look() -> bytes:
         nonlocal is_data
-        data = await receive()
-        is_data = data[:1] == _APPLICATION_DATA
-        return data
+        while True:
+            data = await receive()
+            is_data = data[:1] == _APPLICATION_DATA
+            if data and (data[0] not in _RTP or _stream_of(data) in connection.streams):
+                return data
 
     async def write_unless_data() -> None:
         nonlocal is_data
@@ -128,12 +147,27 @@ def _spare_reads(dtls: RTCDtlsTransport) -> None:
     dtls._write_ssl = write_unless_data  # type: ignore[method-assign]
 
 
+def _stream_of(packet: bytes) -> int | None:
+    """The SSRC of the sender of an RTP or RTCP packet, which is not encrypted; None when there is none."""
+    start = 4 if packet[1:2] and packet[1] in _RTCP else 8
+    return int.from_bytes(packet[start : start + 4], "big") if len(packet) >= start + 4 else None
+
+
+def admit_streams(connection: RTCPeerConnection, sdp: str) -> None:
+    """Let the RTP streams pass that the peer's description announces (RFC 5576). Raises `ProtocolError` for many."""
+    streams = frozenset(map(int, _STREAM_LINE.findall(sdp)))
+    if len(streams) > MAX_STREAMS:
+        raise ProtocolError(f"the description has {len(streams)} RTP streams, expected at most {MAX_STREAMS}")
+    assert isinstance(connection, _Connection)
+    connection.streams = streams
+
+
 def _spare_parsing(protocol: StunProtocol) -> None:
     """Aioice tries to read each datagram as STUN first; the first byte tells what it is (RFC 7983)."""
     parse = protocol.datagram_received
 
     def deliver_or_parse(data: bytes | str, addr: tuple[Any, ...]) -> None:
-        if isinstance(data, bytes) and data and data[0] in _MEDIA:
+        if isinstance(data, bytes) and data and (data[0] in _DTLS or data[0] in _RTP):
             protocol.receiver.data_received(data, protocol.local_candidate.component)
         else:
             parse(data, addr)

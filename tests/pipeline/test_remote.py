@@ -56,7 +56,7 @@ def drawn(number: int) -> np.ndarray:
 
 
 def number_in(picture: np.ndarray) -> int:
-    return int(sum(int(picture[0, 2 * BAR * bit + BAR, 0] > 127) << bit for bit in range(BITS)))
+    return sum(int(picture[0, 2 * BAR * bit + BAR, 0] > 127) << bit for bit in range(BITS))
 
 
 def number_found(result: FrameResult) -> int:

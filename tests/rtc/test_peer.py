@@ -108,6 +108,18 @@ async def test_failing_callbacks_close_nothing(pair: Pair, caplog: pytest.LogCap
     assert await got.get() == "still here"
 
 
+async def test_a_datagram_without_content_does_no_harm(pair: Pair) -> None:
+    ue, edge = pair
+    got = Inbox()
+    edge.on_control = got.put
+    assert ue._connection.sctp is not None
+    await ue._connection.sctp.transport.transport._send(b"")
+    ue.send_control("after it")
+    assert await got.get() == "after it"
+    ue.send_control("and after that")
+    assert await got.get() == "and after that"
+
+
 async def test_what_the_transport_drops_is_counted(pair: Pair) -> None:
     ue, edge = pair
     assert edge.transport_counters.malformed == 0

@@ -152,7 +152,12 @@ async def test_an_encoder_that_fails_ends_the_connection(ends: Ends) -> None:
 
 async def test_packets_beyond_the_limit_are_dropped(ends: Ends) -> None:
     size: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    ends.edge.admits_video = lambda of_packet: bool(size.set_result(of_packet))
+
+    def refuse(of_packet: int) -> bool:
+        size.set_result(of_packet)
+        return False
+
+    ends.edge.admits_video = refuse
     await ends.connect()
     ends.ue.video.offer(picture(1))
     assert await asyncio.wait_for(size, SECONDS) > 10
