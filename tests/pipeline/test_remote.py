@@ -56,13 +56,14 @@ def drawn(number: int) -> np.ndarray:
 
 
 def number_in(picture: np.ndarray) -> int:
-    return sum(int(picture[0, 2 * BAR * bit + BAR, 0] > 127) << bit for bit in range(BITS))
+    bits = (picture[0, BAR :: 2 * BAR, 0] > 127).tolist()
+    return sum(bit << place for place, bit in enumerate(bits))
 
 
 def number_found(result: FrameResult) -> int:
     assert result.detections is not None
     ((_, _, right, _),) = result.detections.xyxy
-    return round(float(right) / (2 * WIDTH) * 2**BITS) - 1
+    return round(float(right) / (2 * WIDTH) * (1 << BITS)) - 1
 
 
 async def camera(frames: int, fps: float = 80.0) -> AsyncIterator[np.ndarray]:
