@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pipeline.privacy import refuse_pictures
+from pipeline.privacy import refuse_pictures, without_pictures
 from pipeline.remote import RemoteLane
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.uplink import Uplink
@@ -166,7 +166,7 @@ class Connection:
     async def _connect(self) -> None:
         settings = self._settings
         self._waiting_for = "no connection to the edge"
-        offered = await self._parts.offered()
+        offered = without_pictures(await self._parts.offered(), settings.privacy)
         fps = settings.fps or DEFAULT_FPS
         # The likely head loads while the network does its part.
         self._parts.preload()

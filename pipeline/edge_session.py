@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rtc import Peer, ReceivedFrame
     from signaling import ControlMessage
 
-__all__ = ["Computed", "EdgeSession"]
+__all__ = ["EdgeSession"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class _OpenSet(NamedTuple):
     budget: float
 
 
-class Computed(NamedTuple):
+class _Computed(NamedTuple):
     """What became of a frame: ``times`` are those of decoding, tail and post-processing, in seconds."""
 
     status: Status
@@ -240,13 +240,13 @@ class EdgeSession:
         """Let a frame wait for a thread, unless a newer one already did: decoders see ids that only grow."""
         opened = self._sets.get(frame.aips_id)
         if opened is None:  # released meanwhile
-            self._answer(frame, Computed(Status.ERROR))
+            self._answer(frame, _Computed(Status.ERROR))
         elif frame.frame_id < self._newest:
-            self._answer(frame, Computed(Status.SUPERSEDED))
+            self._answer(frame, _Computed(Status.SUPERSEDED))
         else:
             self._newest = frame.frame_id
             for replaced, _ in self._waiting.put((frame, opened), keep=opened.decoder.needs_every_frame):
-                self._answer(replaced, Computed(Status.SUPERSEDED))
+                self._answer(replaced, _Computed(Status.SUPERSEDED))
             self._work_to_do.set()
 
     # The worker: one frame at a time through the threads that all sessions share.
@@ -259,12 +259,12 @@ class EdgeSession:
             for answer in await self._pool.workers.run(self._compute_waiting):
                 self._answer(*answer)
 
-    def _compute_waiting(self) -> list[tuple[ReceivedFrame, Computed]]:
+    def _compute_waiting(self) -> list[tuple[ReceivedFrame, _Computed]]:
         """In a thread: the newest frame by now, since this may have waited for the tails of other sessions.
 
         What waited before it is decoded first, where the codec predicts from it.
         """
-        answers: list[tuple[ReceivedFrame, Computed]] = []
+        answers: list[tuple[ReceivedFrame, _Computed]] = []
         waiting = self._waiting.take()
         for frame, opened in waiting[:-1]:
             answers.append((frame, self._compute(frame, opened, Status.SUPERSEDED)))
@@ -273,17 +273,17 @@ class EdgeSession:
             answers.append((frame, self._compute(frame, opened, None if in_time else Status.LATE)))
         return answers
 
-    def _compute(self, frame: ReceivedFrame, opened: _OpenSet, instead: Status | None) -> Computed:
+    def _compute(self, frame: ReceivedFrame, opened: _OpenSet, instead: Status | None) -> _Computed:
         """In a thread: decode, tail, post-process. A frame that ends ``instead`` is decoded at most."""
         if instead is not None and not opened.decoder.needs_every_frame:
-            return Computed(instead)
+            return _Computed(instead)
         started = time.monotonic()
         decoded_at: float | None = None
         try:
             decoded = opened.decoder.decode(frame.frame_id, frame.slices, frame.intra, frame.reference)
             decoded_at = time.monotonic()
             if instead is not None:
-                return Computed(instead, started, (decoded_at - started, 0.0, 0.0), decoded=True)
+                return _Computed(instead, started, (decoded_at - started, 0.0, 0.0), decoded=True)
             outputs = self._tail.submodel.run(decoded.tensors)
             inferred_at = time.monotonic()
             output = pack_detections(self._tail.detector.decode(outputs))
@@ -294,12 +294,12 @@ class EdgeSession:
             logger.log(
                 level, "frame %d failed: %s", frame.frame_id, error, exc_info=not isinstance(error, SplitRtcError)
             )
-            return Computed(Status.ERROR, started, decoded=decoded_at is not None)
+            return _Computed(Status.ERROR, started, decoded=decoded_at is not None)
         whole = frame.complete and not decoded.damaged_slices
         times = (decoded_at - started, inferred_at - decoded_at, time.monotonic() - inferred_at)
-        return Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output)
+        return _Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output)
 
-    def _answer(self, frame: ReceivedFrame, computed: Computed) -> None:
+    def _answer(self, frame: ReceivedFrame, computed: _Computed) -> None:
         """Every frame of which a slice arrived is answered, once: the answer is also its acknowledgement."""
         self._outcomes[computed.status.name.lower()] += 1
         self._count_errors(computed.status)

@@ -121,10 +121,11 @@ def points(
 def remote_points(zoo: Zoo, *, model: str | None = None, here: bool = False) -> list[OperatingPoint]:
     """The operating point `remote` of one model, or of all, the default one first: the whole model runs at the edge.
 
-    ``here``: only of models whose files are here, which the edge needs and the UE does not. Raises UnknownModel.
+    ``here``: only of models whose files are here, which the edge needs and the UE does not. Only detectors: what
+    they find comes back in the result. Raises UnknownModel.
     """
     names = [model] if model is not None else sorted(zoo.names(), key=lambda name: name != DEFAULT_MODEL)
-    cards = [card for card in map(zoo.get, names) if card.is_here or not here]
+    cards = [card for card in map(zoo.get, names) if card.task == "detection" and (card.is_here or not here)]
     return [OperatingPoint(card, _input_of(card), VIDEO, None) for card in cards]
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from models import PartitionStore, Zoo
 from pipeline.device import Device, DevicePart
 from pipeline.offers import OperatingPoint, points, remote_points
-from pipeline.privacy import without_pictures
 from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
 from signaling import MAX_OFFERS
@@ -64,7 +63,7 @@ class DeviceParts:
             found = remote_points(self._zoo, model=settings.model)
         else:
             found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
-        return without_pictures(found, settings.privacy)[:MAX_OFFERS]
+        return found[:MAX_OFFERS]
 
     def _load(self, point: OperatingPoint) -> Device:
         if point.is_video:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from models import EncodedFrame, Preprocessor
 from models.pictures import even_size, i420_of
 from pipeline.device import CodedFrame
 from pipeline.ledger import MAX_IN_FLIGHT
-from pipeline.uplink import InFlight, Uplink
+from pipeline.uplink import Uplink
 from rtc import OutgoingPicture
 
 if TYPE_CHECKING:
@@ -77,19 +77,9 @@ class RemoteLane(Uplink):
 
     mode = "remote"
 
-    def __init__(
-        self,
-        peer: Peer,
-        device: Device,
-        set_id: int,
-        *,
-        budget: float,
-        threshold: float,
-        counters: Counter[str],
-        fps: float | None = None,
-    ) -> None:
-        """As for `Uplink`; the connection's video has been accepted by the edge."""
-        super().__init__(peer, device, set_id, budget=budget, threshold=threshold, counters=counters, fps=fps)
+    def __init__(self, peer: Peer, device: Device, set_id: int, **options: Any) -> None:
+        """Arguments as for `Uplink`; the edge has accepted the connection's video."""
+        super().__init__(peer, device, set_id, **options)
         self._size = even_size(device.point.card.image_size)
         self._sent_as: OrderedDict[int, int] = OrderedDict()
         """Frame ids by RTP timestamp, of the frames sent last."""
@@ -97,11 +87,10 @@ class RemoteLane(Uplink):
 
     def submit(self, frame: Frame, coded: CodedFrame, finish: Finish) -> None:
         """Hand a picture to the video track, which may replace it by a newer one. How it ends is told to ``finish``."""
-        expires = frame.captured + self._budget
-        if self._enter(InFlight(frame, coded, (), 0, finish), expires):
+        if self._enter(frame, coded, (), 0, finish):
             (planes,) = coded.coded.slices
-            picture = OutgoingPicture(coded.frame_id, *self._size, planes, frame.captured, expires)
-            self._peer.video.offer(picture)
+            expires = frame.captured + self._budget
+            self._peer.video.offer(OutgoingPicture(coded.frame_id, *self._size, planes, frame.captured, expires))
 
     def _on_sent(self, sent: SentPicture) -> None:
         self._sent_as[sent.timestamp] = sent.frame_id

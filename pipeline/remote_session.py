@@ -13,13 +13,10 @@ from rtc import ReceivedFrame, key_size
 from splitrtc_errors import CodecError
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from models import ModelCard
-    from pipeline.edge_session import Computed
+    from pipeline.edge_session import _Computed
     from pipeline.offers import OperatingPoint
-    from pipeline.tails import Tail, TailPool
-    from rtc import Peer, VideoFrame
+    from rtc import VideoFrame
     from signaling import ParameterSet
 
 __all__ = ["VideoDecoder", "VideoSession"]
@@ -84,21 +81,16 @@ class VideoSession(EdgeSession):
     In a result for a video frame the capture time is the frame's RTP timestamp, by which the UE knows it.
     """
 
-    def __init__(
-        self,
-        peer: Peer,
-        tail: Tail,
-        agreed: Sequence[OperatingPoint],
-        fps: float,
-        pool: TailPool,
-        outcomes: Counter[str],
-    ) -> None:
-        super().__init__(peer, tail, agreed, fps, pool, outcomes)
-        self._set_id: int | None = None
-        self._gaps = 0
-        """In the video so far."""
-        peer.on_video = self._on_video
-        peer.admits_video = self._admits_packet
+    _set_id: int | None = None
+    """The parameter set announced last."""
+    _gaps = 0
+    """In the video so far."""
+
+    async def serve(self) -> str:
+        """Serve until the session is over; returns why it ended."""
+        self._peer.on_video = self._on_video
+        self._peer.admits_video = self._admits_packet
+        return await super().serve()
 
     def _open_decoder(self, announced: ParameterSet, point: OperatingPoint) -> Decoder:
         if self._set_id is not None:
@@ -130,7 +122,7 @@ class VideoSession(EdgeSession):
             )
         )
 
-    def _answer(self, frame: ReceivedFrame, computed: Computed) -> None:
+    def _answer(self, frame: ReceivedFrame, computed: _Computed) -> None:
         super()._answer(frame, computed)
         if not (computed.decoded or computed.status.has_output):
             self._peer.need_key_frame()

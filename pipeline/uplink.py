@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.frames import Frame
     from rtc import Dropped, Peer, Result
 
-__all__ = ["Finish", "InFlight", "Uplink"]
+__all__ = ["Finish", "Uplink"]
 
 LOOK_BACK = 8
 """Frames before an answered one of which the answer may show that they never came."""
@@ -34,7 +34,7 @@ Finish = Callable[[FrameResult], None]
 
 
 @dataclass(frozen=True, slots=True)
-class InFlight:
+class _InFlight:
     """A frame that was handed to the sender."""
 
     frame: Frame
@@ -83,7 +83,7 @@ class Uplink:
         self._set_id = set_id
         self._threshold = threshold
         self._rate_limit = RateLimit(fps)
-        self._ledger: Ledger[InFlight] = Ledger()
+        self._ledger: Ledger[_InFlight] = Ledger()
         self._expiry = Alarm(self._expire)
         self._answered_last: int | None = None
         self._settled = asyncio.Event()
@@ -105,19 +105,19 @@ class Uplink:
         capture_us = int(frame.captured * 1e6)
         data = coded.coded
         units = units_of_frame(self._set_id, coded.frame_id, capture_us, data.slices, data.intra, data.reference)
-        in_flight = InFlight(frame, coded, tuple(map(len, units)), capture_us, finish)
-        expires = frame.captured + self._budget
-        if self._enter(in_flight, expires):
-            self.statistics.sent(coded.frame_id, sum(in_flight.unit_sizes), len(units), time.monotonic())
-            self._peer.sender.offer(OutgoingFrame(coded.frame_id, units, expires))
+        sizes = tuple(map(len, units))
+        if self._enter(frame, coded, sizes, capture_us, finish):
+            self.statistics.sent(coded.frame_id, sum(sizes), len(units), time.monotonic())
+            self._peer.sender.offer(OutgoingFrame(coded.frame_id, units, frame.captured + self._budget))
 
-    def _enter(self, in_flight: InFlight, expires: float) -> bool:
+    def _enter(self, frame: Frame, coded: CodedFrame, sizes: tuple[int, ...], capture_us: int, finish: Finish) -> bool:
         """Enter a frame into the books; False if it ends here, since the session was over before it was ready."""
-        if self._over:
+        in_flight = _InFlight(frame, coded, sizes, capture_us, finish)
+        if self._over:  # while the device did its part
             self._finish(in_flight, "skipped", dropped_at="link", bytes_sent=0)
             return False
         self._settled.clear()
-        for crowded in self._ledger.open(in_flight.coded.frame_id, in_flight, expires):
+        for crowded in self._ledger.open(coded.frame_id, in_flight, frame.captured + self._budget):
             self._finish(crowded.item, "lost", dropped_at="network")
         self._expiry.set(self._ledger.next_expiry())
         return True
@@ -203,7 +203,7 @@ class Uplink:
         if not self._ledger:
             self._settled.set()
 
-    def _answered(self, in_flight: InFlight, result: Result) -> None:
+    def _answered(self, in_flight: _InFlight, result: Result) -> None:
         """Take the edge's word on a frame. Raises ProtocolError when that makes no sense."""
         frame = in_flight.frame
         if (result.capture_us, result.slices) != (in_flight.capture_us, len(in_flight.unit_sizes)):
@@ -229,7 +229,7 @@ class Uplink:
 
     def _finish(
         self,
-        in_flight: InFlight,
+        in_flight: _InFlight,
         status: Outcome,
         *,
         dropped_at: str | None = None,
@@ -258,7 +258,7 @@ STATUS_NAMES: tuple[Outcome, ...] = ("ok", "incomplete", "superseded", "late", "
 """The outcome for each status on the wire (docs/protocol.md, section 3.2)."""
 
 
-def _timings(in_flight: InFlight, result: Result | None, completed: float) -> Timings:
+def _timings(in_flight: _InFlight, result: Result | None, completed: float) -> Timings:
     """Where the frame's time went. What nobody measured, of an answered frame, is the network's share."""
     coded = in_flight.coded
     device = {"wait": coded.wait, "preprocess": coded.preprocess, "head": coded.head, "encode": coded.encode}

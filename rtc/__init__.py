@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .link_settings import LinkSettings, LinkTrace, QueueLimit, parse_link
     from .liveness import Liveness
     from .peer import IceServer, Peer, PeerCounters
+    from .pictures import OutgoingPicture, SentPicture
     from .reassembly import Reassembler, ReassemblyCounters, ReceivedFrame
     from .relay import Relay, RelayCounters
     from .relay_thread import RelayThread
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
         unit_payload_limit,
         units_of_frame,
     )
-    from .video import OutgoingPicture, SentPicture
     from .vp8 import VideoCounters, VideoFrame, Vp8Assembler, key_size
 
 _MODULES = {
@@ -73,6 +73,7 @@ _MODULES = {
     "link_settings": ("LinkSettings", "LinkTrace", "QueueLimit", "parse_link"),
     "liveness": ("Liveness",),
     "peer": ("IceServer", "Peer", "PeerCounters"),
+    "pictures": ("OutgoingPicture", "SentPicture"),
     "reassembly": ("ReassemblyCounters", "Reassembler", "ReceivedFrame"),
     "relay": ("Relay", "RelayCounters"),
     "relay_thread": ("RelayThread",),
@@ -102,7 +103,6 @@ _MODULES = {
         "unit_payload_limit",
         "units_of_frame",
     ),
-    "video": ("OutgoingPicture", "SentPicture"),
     "vp8": ("VideoCounters", "VideoFrame", "Vp8Assembler", "key_size"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

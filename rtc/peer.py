@@ -16,6 +16,7 @@ from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, Pro
 
 from .channels import CHANNELS, ChannelIds, channel_ids, channel_maps
 from .liveness import TIMEOUT, Liveness
+from .pictures import SentPicture
 from .results import heartbeat_result
 from .sctp_counters import SctpCounters
 from .sdp import ChannelAttribute, add_channel_attributes, read_channel_attributes
@@ -36,7 +37,7 @@ from .transport import (
     sent_so_far,
 )
 from .units import heartbeat_unit
-from .video import PictureTrack, SentPicture
+from .video import PictureTrack
 from .vp8 import VideoCounters, VideoFrame, Vp8Assembler
 
 __all__ = ["MAX_CONTROL_BACKLOG", "MAX_RESULT_BACKLOG", "IceServer", "Peer", "PeerCounters"]

@@ -29,9 +29,10 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from splitrtc_errors import BadArgument, ProtocolError
 
+from .pictures import Totals
 from .sctp import SctpTransport
 from .units import MAX_UNIT
-from .video import PictureTrack, Totals
+from .video import PictureTrack
 
 __all__ = [
     "MAX_CANDIDATES",
