@@ -25,6 +25,7 @@ NAMES = (
     "partition",
     "task_layer",
     "split_engine",
+    "remote",
 )
 
 
