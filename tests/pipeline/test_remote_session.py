@@ -114,6 +114,13 @@ def test_garbage_is_refused(fitted: list[np.ndarray]) -> None:
         VideoDecoder(POINT.card).decode(1, [None])
 
 
+def test_a_frame_that_is_not_to_be_shown_is_refused(fitted: list[np.ndarray]) -> None:
+    key = bytearray(encoded(fitted[:1])[0])
+    key[0] &= ~0x10  # RFC 6386, section 9.1: show_frame
+    with pytest.raises(CodecError, match="of 0 pictures"):
+        VideoDecoder(POINT.card).decode(1, [bytes(key)])
+
+
 # Sessions
 
 

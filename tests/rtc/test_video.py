@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from rtc import Dropped, DropReason, OutgoingPicture, Peer, SentPicture, VideoFrame
+from rtc.pictures import Totals
+from rtc.video import PictureTrack
 from splitrtc_errors import ProtocolError
 
 LOOPBACK = "127.0.0.1"
@@ -190,3 +192,17 @@ async def test_the_edge_answers_only_a_video_section_that_is_there(ends: Ends) -
         await ends.edge.create_answer(await ends.ue.create_offer(), video=True)
     with pytest.raises(RuntimeError, match="no video was offered"):
         _ = ends.ue.video
+
+
+async def test_a_picture_that_the_encoder_passes_over_is_dropped() -> None:
+    sent: list[SentPicture] = []
+    dropped: list[Dropped] = []
+    totals = iter([Totals(0, 0, 0), Totals(3000, 2, 1500)])
+    track = PictureTrack(sent.append, dropped.append, lambda _: next(totals))
+    track.sender = object()  # type: ignore[assignment]
+    for frame_id in (1, 2, 3):
+        track.offer(picture(frame_id))
+        await track.recv()
+    assert [(drop.frame_id, drop.reason) for drop in dropped] == [(1, DropReason.REPLACED)]
+    assert [(done.frame_id, done.timestamp, done.packets, done.size) for done in sent] == [(2, 3000, 2, 1500)]
+    track.stop()
