@@ -183,6 +183,12 @@ class Connection:
             offer = await self._link.rewrite(offer, "ue")
         answer = await signaling.connect(offer)
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
+        if active.profile != offers[0].profile:
+            logger.warning(
+                "the edge chose %s, not %s: it prefers or has other profiles, or another calibration file",
+                active.profile,
+                offers[0].profile,
+            )
         if self._link is not None:
             answer = await self._link.rewrite(answer, "edge")
         await peer.accept_answer(answer)
