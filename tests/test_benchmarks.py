@@ -149,6 +149,16 @@ def test_the_rate_step_is_read_from_the_results() -> None:
     assert share == 1.0
 
 
+def test_slice_loss() -> None:
+    clip = str(next((ROOT / "pipeline" / "clip").glob("*.mp4")))
+    flags = ("--segments", "0:4", "--seeds", "2", "--losses", "0.5/2", "--profiles", "q4-zstd")
+    result = run("-m", "benchmarks.slice_loss", "--data", clip, *flags)
+    clean, lossy = result["rows"]
+    assert (clean["loss"], clean["lost"], lossy["loss"], lossy["burst"]) == (0, 0, 0.5, 2)
+    assert clean["f1"] == pytest.approx(lossy["f1"] + lossy["lost"], abs=2e-4)
+    assert clean["bytes"] == lossy["bytes"]  # every frame is coded by itself
+
+
 def test_rates_without_a_set_are_refused() -> None:
     command = [sys.executable, "-m", "benchmarks.rates", "--write"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
