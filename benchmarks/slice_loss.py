@@ -3,6 +3,10 @@
 Each row is several runs with other slices lost in each, taken together; the interval is that of the difference to the
 run without loss, on the same frames (docs/evaluation.md). A loss is ``SHARE`` or ``SHARE/BURST``: 0.05/3 loses 5 %, in
 runs of three slices on average.
+
+``--parity N`` says what redundancy would bring: after each frame go N units, each the exclusive or of every N-th slice,
+so that one loss in each group can be made good. They are counted and may get lost, but are not coded: what comes back
+is exact.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,32 @@ from pipeline.evaluation.vision import DETECTION_SCORE, Vision
 from pipeline.offers import points
 
 LOSSES = "0.01,0.05,0.05/3"
+PARITY_FIELD = 2
+"""Bytes of a slice's length, without which what was recovered would not end where it should."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Redundant(Split):
+    """A profile with units of parity after those of each frame."""
+
+    parity: int = 0
+
+    def sizes(self, units: Sequence[bytes]) -> list[int]:
+        """See Split.sizes()."""
+        own = Split.sizes(self, units)
+        return own + [max(group) + PARITY_FIELD for group in self._groups(own)]
+
+    def received(self, arrived: list[bool], slices: int) -> list[bool]:
+        """See Split.received()."""
+        received = arrived[:slices]
+        for number, there in enumerate(arrived[slices:]):
+            group = received[number :: self.parity]
+            if there and group.count(False) == 1:
+                received[number :: self.parity] = [True] * len(group)
+        return received
+
+    def _groups(self, sizes: list[int]) -> list[list[int]]:
+        return [sizes[number :: self.parity] for number in range(min(self.parity, len(sizes)))]
 
 
 def rows(profile: str, losses: list[tuple[float, float]], measured: Measured) -> list[Any]:
@@ -61,6 +93,7 @@ def main() -> None:
     parser.add_argument("--segments", metavar="START:COUNT,...", help="the parts of it to take")
     parser.add_argument("--profiles", metavar="LIST", help="default: the default profile")
     parser.add_argument("--losses", default=LOSSES, metavar="LIST", help="(%(default)s)")
+    parser.add_argument("--parity", type=int, default=0, metavar="N", help="units of parity per frame (%(default)s)")
     parser.add_argument("--seeds", type=int, default=8, metavar="N", help="runs of each (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many run at once (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -75,7 +108,9 @@ def main() -> None:
         point = points(Zoo(), model=card.name, profile=profile)[0]
         for loss, burst, seed in [(0.0, 1.0, 0), *((*loss, seed) for loss in losses for seed in range(chosen.seeds))]:
             name = f"{profile} {loss}/{burst} {seed}"
-            splits.append(Split(name, profile, "split", point, loss=loss, burst=burst, seed=seed))
+            splits.append(
+                Redundant(name, profile, "split", point, loss=loss, burst=burst, seed=seed, parity=chosen.parity)
+            )
     material = survey(chosen.data, segments=parse_segments(chosen.segments) if chosen.segments else ())
     vision = Vision(card, splits[0].point.cut, provider="cpu", score=DETECTION_SCORE)
     with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -13,8 +13,10 @@ import pytest
 from benchmarks.common import Figure, medians, pick
 from benchmarks.link import Limits, Played, f1, step_of
 from benchmarks.rates import ladder_of, with_ladder
+from benchmarks.slice_loss import Redundant
 from benchmarks.transport import LOSSY
 from models import ModelCard, Zoo
+from pipeline.offers import points
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -157,6 +159,15 @@ def test_slice_loss() -> None:
     assert (clean["loss"], clean["lost"], lossy["loss"], lossy["burst"]) == (0, 0, 0.5, 2)
     assert clean["f1"] == pytest.approx(lossy["f1"] + lossy["lost"], abs=2e-4)
     assert clean["bytes"] == lossy["bytes"]  # every frame is coded by itself
+
+
+def test_one_loss_in_each_group_is_made_good() -> None:
+    two = Redundant("", "", "split", points(Zoo(), profile="raw")[0], parity=2)
+    assert two.sizes([b"1234", b"12", b"123"]) == [4, 2, 3, 4 + 2, 2 + 2]  # groups of slices 0 and 2, and 1
+    assert two.received([False, False, True, True, True], 3) == [True, True, True]
+    assert two.received([False, True, False, True, True], 3) == [False, True, False]
+    assert two.received([True, False, True, True, False], 3) == [True, False, True]
+    assert two.received([False, True], 1) == [True]
 
 
 def test_rates_without_a_set_are_refused() -> None:

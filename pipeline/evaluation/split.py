@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,10 +60,12 @@ class Split(Contender):
             encode = time.perf_counter() - began
             units = units_of_frame(AIPS_ID, frame_id, 0, coded.slices, coded.intra, coded.reference)
             # Of every frame the same slices, whoever codes it: contenders differ by what they make of it alone.
-            received = []
-            for draw in np.random.default_rng((self.seed, segment.number, frame_id)).random(len(units)):
+            sizes = self.sizes(units)
+            arrived = []
+            for draw in np.random.default_rng((self.seed, segment.number, frame_id)).random(len(sizes)):
                 losing = bool(draw < self._chance(losing))
-                received.append(not losing)
+                arrived.append(not losing)
+            received = self.received(arrived, len(units))
             decode = edge = 0.0
             if any(received):
                 slices = [piece if there else None for piece, there in zip(coded.slices, received, strict=True)]
@@ -77,7 +79,15 @@ class Split(Contender):
                 lost.clear()
             else:
                 lost.append((frame_id, received))
-            yield Outcome(sum(map(len, units)), encode, decode, heading + encode, edge, found)
+            yield Outcome(sum(sizes), encode, decode, heading + encode, edge, found)
+
+    def sizes(self, units: Sequence[bytes]) -> list[int]:
+        """Bytes of all that is sent for a frame."""
+        return [len(unit) for unit in units]
+
+    def received(self, arrived: list[bool], slices: int) -> list[bool]:
+        """Which slices the decoder gets, of what arrived of all that was sent."""
+        return arrived[:slices]
 
     def _chance(self, losing: bool) -> float:
         """Of a unit to be lost, by what became of the one before: Gilbert's model of a channel."""
