@@ -183,11 +183,12 @@ class Connection:
             offer = await self._link.rewrite(offer, "ue")
         answer = await signaling.connect(offer)
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
-        if active.profile != offers[0].profile:
+        wanted = next(o for o in offers if (o.digest, o.partition) == (active.digest, active.partition))
+        if active.profile != wanted.profile:
             logger.warning(
-                "the edge chose %s, not %s: it prefers or has other profiles, or another calibration file",
+                "the edge chose %s, not %s: it accepts other profiles, or has another calibration file",
                 active.profile,
-                offers[0].profile,
+                wanted.profile,
             )
         if self._link is not None:
             answer = await self._link.rewrite(answer, "edge")

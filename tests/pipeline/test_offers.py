@@ -148,6 +148,14 @@ def test_a_point_knows_its_own_line_again() -> None:
         assert (offer.head, offer.direction, offer.dynamic) == (VARIANT, "up", False)
 
 
+def test_with_another_calibration_only_what_needs_none_is_in_common() -> None:
+    card = Zoo().get()
+    offers = [point.offer(30) for point in points(Zoo(), model=card.name, partition=card.partition().name)]
+    other = [replace(point, profiles={n: d and bytes_digest(b"other") for n, d in point.profiles.items()})
+             for point in acceptables(points(Zoo()))]  # fmt: skip
+    assert [offer.profile for offer in choose(offers, other)] == ["raw-zstd", "raw"]
+
+
 def test_what_is_offered_is_acceptable() -> None:
     found = points(Zoo())
     grouped = acceptables(found)
