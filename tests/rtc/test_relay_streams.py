@@ -127,7 +127,7 @@ async def test_a_server_that_does_not_read_holds_its_client_up() -> None:
     async with Relay(PERFECT) as relay:
         address = await relay.forward(LOOPBACK, server.sockets[0].getsockname()[1])
         reader, writer = await asyncio.open_connection(*address)
-        data = bytes(12_000_000)
+        data = bytes(24_000_000)
         writer.write(data)
         writer.write_eof()
         with pytest.raises(TimeoutError):
