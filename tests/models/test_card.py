@@ -63,8 +63,8 @@ def test_a_card_survives_the_way_to_json_and_back() -> None:
     card = ModelCard.from_json(copy.deepcopy(CARD))
     assert card.to_json() == CARD
     assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
-    assert card.preprocessing.mean == (1.0, 2.5, 3.0)
-    assert card.decoding.display_score == 1.0
+    assert card.picture.mean == (1.0, 2.5, 3.0)
+    assert card.detection.display_score == 1.0
     assert card.inputs == (TensorSpec("image", "float32", (1, 3, 8, 8)),)
 
 
@@ -114,7 +114,7 @@ BAD_CARDS: list[tuple[str, object, str]] = [
     ("name with a slash", changed(name="../x"), "'name' is made of letters"),
     ("file elsewhere", changed(file="../tiny.onnx"), "'file' is made of letters"),
     ("hidden file", changed(file=".onnx"), "'file' is made of letters"),
-    ("task", changed(task="pose"), "'task' is detection, not 'pose'"),
+    ("task", changed(task="pose"), "'task' is detection or tensors, not 'pose'"),
     ("digest", changed(digest="sha-256:12"), "'digest' is 'sha-256:'"),
     ("size zero", changed(size=0), "'size' is at least 1"),
     ("size a text", changed(size="4"), "'size' is a int, not '4'"),
