@@ -163,7 +163,12 @@ def open_session(
         providers.insert(0, (PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}))
     name = _name(model)
     try:
-        session = ort.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=providers)
+        session = ort.InferenceSession(
+            str(model) if isinstance(model, Path) else model,
+            options,
+            providers=providers,
+            disabled_optimizers=["ConstantFolding"] if _branches(model) else None,
+        )
     except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise ModelFileError(f"cannot load {model if isinstance(model, Path) else name}: {error}") from error
     if (found := _provider(session)) != wanted:
@@ -188,6 +193,16 @@ def optimised_model(model: bytes) -> bytes:
             return path.read_bytes()
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise ModelFileError(f"cannot optimise the model: {error}") from error
+
+
+def _branches(model: Path | bytes) -> bool:
+    """Whether a model may have an If, by the name of an attribute of it.
+
+    ONNX Runtime 1.31 may end the process when it takes one apart of which it has folded the condition (silero_vad with
+    its sampling rate and its state as constants).
+    """
+    data = model.read_bytes() if isinstance(model, Path) else model
+    return b"then_branch" in data
 
 
 def _name(model: Path | bytes) -> str:
