@@ -153,6 +153,8 @@ def open_session(
     options.log_severity_level = 4 if quiet else 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if _branches(model):
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -163,12 +165,7 @@ def open_session(
         providers.insert(0, (PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}))
     name = _name(model)
     try:
-        session = ort.InferenceSession(
-            str(model) if isinstance(model, Path) else model,
-            options,
-            providers=providers,
-            disabled_optimizers=["ConstantFolding"] if _branches(model) else None,
-        )
+        session = ort.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise ModelFileError(f"cannot load {model if isinstance(model, Path) else name}: {error}") from error
     if (found := _provider(session)) != wanted:
@@ -201,7 +198,10 @@ def _branches(model: Path | bytes) -> bool:
     ONNX Runtime 1.31 may end the process when it takes one apart of which it has folded the condition (silero_vad with
     its sampling rate and its state as constants).
     """
-    data = model.read_bytes() if isinstance(model, Path) else model
+    try:
+        data = model.read_bytes() if isinstance(model, Path) else model
+    except OSError:
+        return False  # the runtime will say it
     return b"then_branch" in data
 
 

@@ -135,8 +135,8 @@ class OutputReceiver:
             self._hand_over(self._reassembler.remove_set(message.id, time.monotonic()))
         return self._sets.receive(message)
 
-    def receive(self, data: bytes, expected: Callable[[int], bool]) -> None:
-        """Take one unit; ``expected`` says of which frames there may be any. ProtocolError for a malformed one."""
+    def receive(self, data: bytes, newest: int) -> None:
+        """Take one unit; ``newest`` is the last frame that was sent. ProtocolError for a malformed one."""
         now = time.monotonic()
         verdict = self._intake.unit(len(data), now)
         if verdict is not Verdict.ADMITTED:
@@ -145,8 +145,8 @@ class OutputReceiver:
                 self._end("the edge sends too many units")
             return
         unit = parse_unit(data)
-        if not unit.heartbeat and not expected(unit.frame_id):
-            self._counters["units_too_late"] += 1
+        if unit.frame_id > newest:
+            self._counters["units_too_early"] += 1
             return
         self._hand_over(self._reassembler.receive(unit, now))
         self._deadline.set(self._reassembler.next_deadline())

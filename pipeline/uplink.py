@@ -103,6 +103,8 @@ class Uplink:
         self._ledger: Ledger[_InFlight] = Ledger()
         self._expiry = Alarm(self._expire)
         self._answered_last: int | None = None
+        self._newest = 0
+        """Id of the newest frame that was handed to the sender."""
         self._settled = asyncio.Event()
         self._settled.set()
         self._over = False
@@ -126,6 +128,7 @@ class Uplink:
         if self._over:  # while the device did its part
             self._finish(in_flight, "skipped", dropped_at="link", bytes_sent=0)
             return
+        self._newest = coded.frame_id
         expires = frame.captured + self._budget
         self._settled.clear()
         for crowded in self._ledger.open(coded.frame_id, in_flight, expires):
@@ -154,7 +157,7 @@ class Uplink:
 
     def _on_result(self, data: bytes) -> None:
         if self._outputs is not None and not is_result(data):
-            self._outputs.receive(data, lambda frame_id: self._ledger.get(frame_id) is not None)
+            self._outputs.receive(data, self._newest)
             return
         result = parse_result(data)
         if result.heartbeat:

@@ -67,8 +67,9 @@ def choose(
     accepted = [offer for offer in offers if any(capability.accepts(offer) for capability in capabilities)]
     if not any(offer.direction == "up" for offer in accepted):
         alternatives = [offer for capability in capabilities for offer in capability.offers(offers[0].fps)]
+        ups = [offer for offer in alternatives if offer.direction == "up"]
         lines = tuple(offer.format() for offer in alternatives[:MAX_OFFERS])
-        raise rejection(make_problem(NO_COMMON_OPERATING_POINT, _difference(offers[0], alternatives), acceptable=lines))
+        raise rejection(make_problem(NO_COMMON_OPERATING_POINT, _difference(offers[0], ups), acceptable=lines))
     return sorted(accepted, key=lambda offer: (offer.direction == "down", preference(offer) if preference else 0))
 
 

@@ -208,7 +208,7 @@ async def test_an_output_that_no_frame_holds_is_refused_at_the_start(big: Path) 
 
 STATE = [f32("input", 1, 512), f32("state", 2, 1, 128), {"name": "sr", "type": "int64", "shape": []}]
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "movenet-lightning": {
         "inputs": [{"name": "input:0", "type": "int32", "shape": [1, 192, 192, 3]}],
         "outputs": [f32("Identity:0", 1, 1, 17, 3)],
