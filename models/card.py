@@ -19,7 +19,7 @@ from models.identity import file_digest, is_digest, partition_id
 from models.members import Members, shown
 from models.task import DETECTION, TASKS, Decoding, Preprocessing
 from models.tensor import TensorSpec, is_tensor_name
-from splitrtc_errors import BadArgument, ModelFileError, UnknownModel, UserError
+from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
 __all__ = ["Constant", "Decoding", "ModelCard", "PartitionCard", "Preprocessing", "TensorSpec"]
 
@@ -256,16 +256,16 @@ class ModelCard:
 
     @property
     def detection(self) -> Decoding:
-        """How the outputs become detections; UserError for a model of another task."""
+        """How the outputs become detections; BadArgument for a model of another task."""
         if self.decoding is None:
-            raise UserError(f"model {self.name} gives tensors and detects nothing: name a model for detection")
+            raise BadArgument(f"model {self.name} gives tensors and detects nothing: name a model for detection")
         return self.decoding
 
     @property
     def picture(self) -> Preprocessing:
-        """How a picture becomes the input; UserError for a model that takes ready tensors."""
+        """How a picture becomes the input; BadArgument for a model that takes ready tensors."""
         if self.preprocessing is None:
-            raise UserError(f"model {self.name} takes no pictures, but ready tensors: {self.image}")
+            raise BadArgument(f"model {self.name} takes no pictures, but ready tensors: {self.image}")
         return self.preprocessing
 
     @property

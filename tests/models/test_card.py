@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.card import MAX_CARD_BYTES, MAX_LABELS, ModelCard, PartitionCard
 from models.identity import bytes_digest
 from models.tensor import ITEM_SIZES, MAX_RANK, MAX_SIZE, MAX_TENSOR_NAME, TensorSpec
-from splitrtc_errors import BadArgument, ModelFileError, TensorError, UnknownModel, UserError
+from splitrtc_errors import BadArgument, ModelFileError, TensorError, UnknownModel
 
 CARD: dict[str, Any] = {
     "format": 1,
@@ -82,9 +82,9 @@ def test_a_model_of_another_task_needs_no_decoding() -> None:
     card = ModelCard.from_json(value)
     assert card.to_json() == value
     assert (card.image.name, card.output_profile, card.labels) == ("wave", "raw", ())
-    with pytest.raises(UserError, match="model tiny gives tensors and detects nothing"):
+    with pytest.raises(BadArgument, match="model tiny gives tensors and detects nothing"):
         _ = card.detection
-    with pytest.raises(UserError, match=r"model tiny takes no pictures, but ready tensors: wave int64\[16\]"):
+    with pytest.raises(BadArgument, match=r"model tiny takes no pictures, but ready tensors: wave int64\[16\]"):
         _ = card.image_size
     more = of_tensors(preprocessing=CARD["preprocessing"], labels=["cat"], output_profile="raw-zstd")
     card = ModelCard.from_json(more)
