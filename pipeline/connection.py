@@ -193,6 +193,13 @@ class Connection:
         agreed = check_answer(lines, offers_of(intermediate_attributes(answer)))
         active = agreed[0]
         self._outputs = self._receiver_of_outputs(offered, agreed)
+        wanted = next(o for o in lines if (o.digest, o.partition) == (active.digest, active.partition))
+        if active.profile != wanted.profile:
+            logger.warning(
+                "the edge chose %s, not %s: it accepts other profiles, or has another calibration file",
+                active.profile,
+                wanted.profile,
+            )
         if self._link is not None:
             answer = await self._link.rewrite(answer, "edge")
         await peer.accept_answer(answer)
