@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from models import PartitionStore, Zoo
 from pipeline.edge_session import EdgeSession
-from pipeline.offers import acceptables, points, remote_points
+from pipeline.offers import acceptables, output_profile, points, remote_points
 from pipeline.remote_session import VideoSession
 from pipeline.settings import VIDEO, EdgeSettings, ice_server
 from pipeline.tails import Tail, TailPool
@@ -226,7 +226,7 @@ class Edge:
             fps = max(offer.fps for offer in answered)
             video = agreed[0].is_video
             kind = VideoSession if video else EdgeSession
-            session = kind(peer, tail, agreed, fps, self._pool, self.outcomes)
+            session = kind(peer, tail, agreed, fps, self._pool, self.outcomes, output_profile(answered))
             offer = without_resume_id(request.offer)
             answer = await peer.create_answer(offer, attributes_of(answered), video=video)
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session

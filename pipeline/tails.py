@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
 from models.fixed import load_whole
+from models.task import DETECTION
 from pipeline.offers import VARIANT
 from pipeline.workers import TIME_LIMIT, Workers
 from splitrtc_errors import ModelError
@@ -30,7 +31,7 @@ LOAD_TIME_LIMIT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """A warm tail: its model card, its cut, its runtime session and the task's post-processing.
+    """A warm tail: its model card, its cut, its runtime session, and what reads its outputs, if they are detections.
 
     ``id`` is the partition's, ``crossing`` what the tail takes: where that is the model's input, it is the whole model.
     """
@@ -39,7 +40,7 @@ class Tail:
     id: str
     crossing: tuple[TensorSpec, ...]
     submodel: Submodel
-    detector: Detector
+    detector: Detector | None
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class TailPool:
                 crossing = partition.crossing
                 submodel = load_submodel(partition.tail_path, self._provider, self._threads)
             submodel.warm_up()
-            return Tail(card, key, crossing, submodel, Detector(card))
+            return Tail(card, key, crossing, submodel, Detector(card) if card.task == DETECTION else None)
         finally:
             self._in_threads.discard(key)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .results import (
         OUTPUT_DETECTIONS,
         OUTPUT_NONE,
+        OUTPUT_TENSORS,
         Result,
         Status,
         bitmap_of,
@@ -80,6 +81,7 @@ _MODULES = {
     "results": (
         "OUTPUT_DETECTIONS",
         "OUTPUT_NONE",
+        "OUTPUT_TENSORS",
         "Result",
         "Status",
         "bitmap_of",
@@ -116,6 +118,7 @@ __all__ = [
     "MAX_UNIT",
     "OUTPUT_DETECTIONS",
     "OUTPUT_NONE",
+    "OUTPUT_TENSORS",
     "RESULT",
     "ChannelAttribute",
     "ChannelIds",

@@ -82,7 +82,7 @@ class Peer:
     Assign the callbacks before the negotiation:
 
     * `on_control` (text), `on_intermediate` and `on_result` (bytes) get the messages of the three channels;
-    * `on_dropped` gets each frame that `sender` dropped, or `video`;
+    * `on_dropped` gets each frame that `sender`, `output_sender` or `video` dropped;
     * `on_picture_sent` gets each picture that `video` has sent, `on_video` each frame of the peer's video, encoded;
     * `admits_video` says, of a packet of so many bytes of that, whether it is within the limits;
     * `on_closed` gets the reason, once, when the connection ends in another way than by `close()`.
@@ -131,7 +131,7 @@ class Peer:
         self._ids = ChannelIds()
         self._is_ue = True
         self._channels: list[RTCDataChannel] = []
-        self._sender: UnitSender | None = None
+        self._senders: list[UnitSender] = []
         self._video: PictureTrack | None = None
         self._assembler = Vp8Assembler()
         self._settled = asyncio.Event()
@@ -150,9 +150,17 @@ class Peer:
     @property
     def sender(self) -> UnitSender:
         """Sends units on the channel "intermediate". Exists from `create_offer` or `create_answer` on."""
-        if self._sender is None:
+        return self._sender_on(0)
+
+    @property
+    def output_sender(self) -> UnitSender:
+        """Sends units on the channel "result", where tensors come back. Exists as long as `sender`."""
+        return self._sender_on(1)
+
+    def _sender_on(self, place: int) -> UnitSender:
+        if not self._senders:
             raise RuntimeError("the channels do not exist before create_offer or create_answer")
-        return self._sender
+        return self._senders[place]
 
     @property
     def video(self) -> PictureTrack:
@@ -292,8 +300,8 @@ class Peer:
         self._settled.set()
         if self._timer is not None:
             self._timer.cancel()
-        if self._sender is not None:
-            self._sender.close()
+        for sender in self._senders:
+            sender.close()
         if not quietly:
             self._call(self.on_closed, reason)
 
@@ -322,7 +330,9 @@ class Peer:
         intermediate.on("message", lambda message: self._receive(bytes, self.on_intermediate, message))
         result.on("message", lambda message: self._receive(bytes, self.on_result, message))
         load = sctp_of(self._connection).load
-        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent, load)
+        self._senders = [
+            UnitSender(channel, self._clock, self._dropped, self._sent, load) for channel in (intermediate, result)
+        ]
         if self._bind is not None:
             gather_only_on(self._connection, self._bind)
 
