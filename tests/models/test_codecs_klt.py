@@ -261,11 +261,11 @@ def test_a_coefficient_that_is_too_wide_is_damage() -> None:
     coder = SliceCoder([Plane(SPEC, 1, tables(3))])
     symbols = np.zeros((16, 3), np.int32)
     symbols[0, 0] = 2**21 + 16
-    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), symbols), intra=True)
+    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), np.zeros(1, np.int32), symbols), intra=True)
     with pytest.raises(CodecError, match="21 digits"):
         coder.read(coder.read_header(data), data, intra=True)
     symbols[0, 0] = -MAX_SYMBOL
-    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), symbols), intra=True)
+    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), np.zeros(1, np.int32), symbols), intra=True)
     np.testing.assert_array_equal(coder.read(coder.read_header(data), data, intra=True).symbols, symbols)
 
 

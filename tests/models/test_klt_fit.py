@@ -75,7 +75,7 @@ def test_tables_follow_the_samples(fitted: KltTables, samples: Samples) -> None:
     plane = Plane(SPEC, 1, fitted)
     chooser = Chooser(plane, 0)
     bits = np.mean([chooser.choose(plane.elements(f), None, 40).bits.sum() for f in samples.frames])
-    plain = Plane(SPEC, 1, KltTables(fitted.unit_bits, fitted.mean, _started(fitted), fitted.kinds))
+    plain = Plane(SPEC, 1, replace(fitted, transforms=_started(fitted)))
     before = np.mean([Chooser(plain, 0).choose(plain.elements(f), None, 40).bits.sum() for f in samples.frames])
     assert bits < before
     for transform in fitted.transforms:
