@@ -238,18 +238,13 @@ def _sealed(coder: Any) -> bytes:
     """The bytes of a range coder, as few as make a decoder end up in its last interval: the rest it reads as zeros."""
     words: NDArray[np.uint32] = coder.get_compressed()
     done, (lower, size) = coder.pos()
-    end = lower + size
-    if end > 2**64:  # the words before are as the library's own end has them: on one side of 2^64
-        if words[done] < lower >> 32:
-            lower, end = 2**64, end
-        else:
-            end = 2**64
-    for count in range(9):
-        digit = 64 - 8 * count
-        last = -(-lower >> digit)
-        if last << digit < end:
-            break
-    return (words[:done].astype(">u4").tobytes() + (last % 256**count).to_bytes(count, "big")).rstrip(b"\0")
+    # The interval may reach beyond 2^64: a carry into the words before, which are as the library's own end has them.
+    carried = int(words[done]) < lower >> 32
+    end = min(lower + size, (1 + carried) << 64)
+    lower = max(lower, carried << 64)
+    shift = next(shift for shift in range(64, -1, -8) if -(-lower >> shift) << shift < end)
+    last = (-(-lower >> shift) << shift) % 2**64
+    return (words[:done].astype(">u4").tobytes() + last.to_bytes(8, "big")).rstrip(b"\0")
 
 
 @lru_cache(maxsize=4096)

@@ -88,6 +88,20 @@ def _started(tables: KltTables) -> tuple[KltTransform, KltTransform]:
     return first, second
 
 
+def test_steps_are_finer_where_gradients_are_larger() -> None:
+    random = np.random.default_rng(3)
+    frames, slopes = [], []
+    for _ in range(30):
+        level = random.normal(size=(1, 4, 3, 3)).repeat(4, 2).repeat(4, 3)[:, :, :9, :10]
+        frames.append((level + 0.3 * random.normal(size=SPEC.shape)).astype(np.float32))
+        slopes.append((np.exp2(0.5 * level[:, 2:3]) * random.normal(size=SPEC.shape)).astype(np.float32))
+    tables = fit(SPEC, RANGES, Samples(frames, slopes, []))
+    # The gradients' energy doubles with each one of channel 2: half an octave of the step, of which a part is trusted.
+    salience = tables.salience * 2.0**tables.unit_bits
+    assert 0.4 < salience[2] < 1
+    assert np.abs(np.delete(salience, 2)).max() < 0.15
+
+
 def test_without_pairs_the_levels_of_intra_frames_serve(samples: Samples) -> None:
     tables = fit(SPEC, RANGES, Samples(samples.frames[:4], samples.gradients[:4], []))
     for transform in tables.transforms:
