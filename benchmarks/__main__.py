@@ -24,6 +24,7 @@ NAMES = (
     "transport",
     "partition",
     "task_layer",
+    "codec",
     "split_engine",
 )
 

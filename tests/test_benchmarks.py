@@ -54,6 +54,14 @@ def test_memory() -> None:
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
 
 
+def test_codec() -> None:
+    result = run("benchmarks/codec.py", "--frames", "12")
+    assert result["frames"] == 12
+    assert 500 < result["whole_bytes_per_frame"] <= result["bytes_per_frame"]
+    assert result["units_per_frame"] >= 1
+    assert min(result["encode_ms"], result["decode_ms"]) > 0
+
+
 def test_partition() -> None:
     result = run("benchmarks/partition.py", "--runs", "1")
     assert 19 < result["model_mb"] < 21
