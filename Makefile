@@ -7,7 +7,7 @@ COVERAGE := $(BIN)/coverage report --skip-covered
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
 PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
 	rtc/sender.py rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/link_rate.py rtc/sctp_counters.py \
-	rtc/sctp_streams.py rtc/sctp_wire.py rtc/link.py rtc/link_settings.py \
+	rtc/sctp_streams.py rtc/sctp_wire.py rtc/link.py rtc/link_flow.py rtc/link_settings.py \
 	models/tensor.py models/identity.py models/card.py models/task.py models/members.py models/information.py \
 	models/calibration.py models/detection/*.py models/codecs/*.py \
 	models/graph/index.py models/graph/fixed_shapes.py models/graph/cuts.py models/graph/datapath.py \
@@ -19,14 +19,14 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
 	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
 	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py \
-	models/evaluation/*.py pipeline/evaluation/figures.py
+	models/ladder.py models/evaluation/*.py pipeline/evaluation/figures.py
 
 empty :=
 comma := ,
 space := $(empty) $(empty)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench sweep soak fuzz calibrate-test lock clip clean
+.PHONY: help setup demo test lint format bench sweep soak fuzz calibrate-test rates lock clip clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,11 @@ fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the p
 calibrate-test: setup ## the tests of `splitrtc calibrate` that need torch (installs it; PIP_INDEX_URL can name its CPU builds)
 	@$(BIN)/python -m pip install --quiet 'torch>=2.4'
 	@$(BIN)/python -m pytest -m torch
+
+rates: setup ## bytes against accuracy: STATIC=clip [SEGMENTS=...] MOVING=clip IMAGES=folder ANNOTATIONS=file (WRITE=1: renew docs and ladder)
+	@$(BIN)/python -m benchmarks.rates $(if $(STATIC),--static '$(STATIC)') $(if $(SEGMENTS),--segments '$(SEGMENTS)') \
+		$(if $(MOVING),--moving '$(MOVING)') $(if $(IMAGES),--images '$(IMAGES)') \
+		$(if $(ANNOTATIONS),--annotations '$(ANNOTATIONS)') $(if $(WRITE),--write)
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)
 	@.ci/lock.sh

@@ -22,7 +22,6 @@ NAMES = (
     "memory",
     "link",
     "transport",
-    "partition",
     "task_layer",
     "codec",
     "split_engine",
