@@ -23,8 +23,8 @@ WEIGHT = np.float32(0.14)
 MAX_SYMBOL = 2**20
 """The widest coefficient, well within what escapes can write; the state clamps what such a one stands for."""
 _NEUTRAL = OFFSETS.index(0)
-_LOWEST = int(classes_of(np.intp(0), np.intp(CODES - 1)))
-_HIGHEST = int(classes_of(np.intp(len(SCALES) - 1), np.intp(0)))
+_ADDED = classes_of(np.arange(len(SCALES))[:, None], np.arange(CODES))
+_LOWEST, _HIGHEST = int(_ADDED.min()), int(_ADDED.max())
 """What scales and steps add to a level at least, and at most."""
 _DEAD_ZONE = 0.15
 """By how much a coefficient must exceed the middle between two sizes, in steps, while kinds are compared."""
@@ -128,7 +128,7 @@ class Chooser:
             # They are in the order of blocks.
             some, first = np.unique(block, return_index=True)
             bits[:, some] += np.add.reduceat(prices, first).T
-        kinds = kind_of(mode, np.arange(len(SCALES)), intra)
+        kinds = [kind_of(mode, number, intra) for number in range(len(SCALES))]
         costs: NDArray[np.float32] = error + WEIGHT * (bits + self._kind_bits[not intra][kinds][:, None])
         return costs
 

@@ -68,12 +68,12 @@ def mode_of(kinds: NDArray[np.int32], intra: bool) -> tuple[NDArray[np.int32], N
 
 def codes_of(step: int, offsets: NDArray[Any]) -> NDArray[np.int32]:
     """Return the codes of the steps of blocks: ``offsets`` counts OFFSETS, from the code ``step``."""
-    return np.clip(step + _OFFSETS[offsets], 0, CODES - 1)
+    return np.asarray(np.clip(step + _OFFSETS[offsets], 0, CODES - 1), np.int32)
 
 
 def classes_of(scales: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.int32]:
     """Return what is added to `KltTransform.levels` for the class of coefficients at a scale and a step's code."""
-    return _SCALES[scales] + np.int32(_MIDDLE) - _OCTAVES[codes]
+    return np.asarray(_SCALES[scales] + np.int32(_MIDDLE) - _OCTAVES[codes], np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,6 +237,9 @@ def _read_escapes(coder: Any, count: int) -> NDArray[np.int32]:
 def _sealed(coder: Any) -> bytes:
     """The bytes of a range coder, as few as make a decoder end up in its last interval: the rest it reads as zeros."""
     words: NDArray[np.uint32] = coder.get_compressed()
+    done: int
+    lower: int
+    size: int
     done, (lower, size) = coder.pos()
     # The interval may reach beyond 2^64: a carry into the words before, which are as the library's own end has them.
     carried = int(words[done]) < lower >> 32

@@ -91,7 +91,7 @@ def test_ways_to_resize_that_are_not_known_are_told(tmp_path: Path) -> None:
     path = tmp_path / "tail.onnx"
     path.write_bytes(parse_model(LINEAR).SerializeToString())
     with pytest.raises(CodecError, match="Resize has gradients here with nearest"):
-        Tail(path, Zoo().get().decoding).run([np.zeros((1, 7, 2, 3), np.float32)])
+        Tail(path, Decoding("yolox", (("output",),), 0.3, 0.5, 0.65, (8,))).run([np.zeros((1, 7, 2, 3), np.float32)])
 
 
 @pytest.mark.torch
