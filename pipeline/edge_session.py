@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
-from pipeline.backlog import Backlog
+from pipeline.backlog import MAX_WAITING, Backlog
 from pipeline.limits import Intake, Verdict, frame_units
 from pipeline.tensors_down import OutputSender
 from rtc import (
@@ -97,6 +97,9 @@ class EdgeSession:
     session is over, however it ends, and has freed what the session held.
     """
 
+    max_waiting = MAX_WAITING
+    """Frames that wait to be decoded, at most, where later ones are predicted from them."""
+
     def __init__(
         self,
         peer: Peer,
@@ -119,7 +122,7 @@ class EdgeSession:
         self._intake = Intake(fps, units, time.monotonic())
         self._reassembler = Reassembler(max_frame_bytes=self._intake.frame_bytes)
         self._deadline = Alarm(self._on_deadline)
-        self._waiting: Backlog[tuple[ReceivedFrame, _OpenSet]] = Backlog()
+        self._waiting: Backlog[tuple[ReceivedFrame, _OpenSet]] = Backlog(self.max_waiting)
         self._newest = 0
         """Id of the newest frame that waited for a thread."""
         self._results_to_repeat = 0

@@ -81,6 +81,9 @@ class VideoSession(EdgeSession):
     In a result for a video frame the capture time is the frame's RTP timestamp, by which the UE knows it.
     """
 
+    max_waiting = 32
+    """When a packet that was missing comes at last, all frames that came after it come at once: of some 0.3 s."""
+
     _set_id: int | None = None
     """The parameter set announced last."""
     _gaps = 0
