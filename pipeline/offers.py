@@ -100,9 +100,10 @@ def points(
         raise UnknownModel(f"no partition {partition!r:.100}; there are: {_listed(all_cuts)}")
     found = [point for card, cut in cuts for point in _points_of(card, cut, profile)]
     if not found:
+        command = f"splitrtc calibrate --profile {profile}" if profile else "splitrtc calibrate"
         raise UnknownModel(
             f"{profile or 'every profile'} needs a calibration, and there is none of {_listed(cuts)}: make one with "
-            "`splitrtc calibrate`"
+            f"`{command}`"
         )
     return found
 

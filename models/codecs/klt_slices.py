@@ -1,14 +1,9 @@
-"""Slices of the klt profiles: kinds of blocks and coefficients as bytes, and back (docs/protocol.md, section 4.6).
-
-The range coder is that of the library constriction: 32-bit words, intervals of 24 bits. Its models take floating-point
-weights; ours are whole numbers that it turns into intervals without rounding, see `_model`.
-"""
+"""Slices of the klt profiles: kinds of blocks and coefficients as bytes, and back (docs/protocol.md, section 4.6)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import constriction
@@ -17,6 +12,9 @@ from numpy.typing import NDArray
 
 from models.codecs.klt_plane import Plane, step_of
 from models.codecs.klt_tables import CLASSES, ESCAPE, LEVEL_STEPS, SCALES, KltTransform
+from models.codecs.range_coder import decoder as _decoder
+from models.codecs.range_coder import model as _model
+from models.codecs.range_coder import written as _written
 from splitrtc_errors import CodecError
 
 T = TypeVar("T", int, NDArray[np.intp])
@@ -32,7 +30,6 @@ _ESCAPE_BITS = 20
 """Binary digits, at most, of what a coefficient has beyond ESCAPE."""
 _MIDDLE = 18
 """Class of a coefficient whose calibrated spread is one step."""
-_PRECISION = 24
 
 
 def kind_of(mode: T, scale: T, intra: bool) -> T:
@@ -110,8 +107,7 @@ class SliceCoder:
             if some.any():
                 sizes = (1 << digits[some]).astype(np.int32)
                 coder.encode(excess[some] - sizes, constriction.stream.model.Uniform(), sizes)
-        words: NDArray[np.uint32] = coder.get_compressed()
-        return header + words.astype(">u4").tobytes().rstrip(b"\0")
+        return header + _written(coder)
 
     def read_header(self, payload: bytes | memoryview) -> Header:
         """Read what a slice of unknown origin is about. CodecError when that is malformed."""
@@ -131,9 +127,7 @@ class SliceCoder:
         tensor, transform_number, step, first, count, start = header
         plane = self._planes[tensor]
         transform = plane.tables.transforms[transform_number]
-        data = bytes(payload[start:])
-        words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
-        coder = constriction.stream.queue.RangeDecoder(words)
+        coder = _decoder(payload[start:])
         try:
             kinds = coder.decode(_model(plane.tables.kinds[0 if intra else 1].tobytes()), count)
             order, counts, places = self._order(plane, transform, step, first, kinds, intra)
@@ -195,17 +189,6 @@ def _weights(transform: KltTransform, table: int) -> Any:
     use, number = divmod(table, CLASSES)
     weights = transform.weights[use, number]
     return _model(np.concatenate((weights[:0:-1], weights)).tobytes())
-
-
-@lru_cache(maxsize=4096)
-def _model(weights: bytes) -> Any:
-    """The model in which each symbol has an interval of its weight, uint16, in 2^-16.
-
-    The library turns floating-point weights w into intervals of 1 + w * (2^24 - n) / (sum of all w), n the number of
-    symbols. Ours are so that the factor is one: then nothing is rounded.
-    """
-    wide = np.frombuffer(weights, np.uint16).astype(np.float64) * 2 ** (_PRECISION - 16)
-    return constriction.stream.model.Categorical(wide - 1, perfect=False)
 
 
 def _varint(value: int) -> bytes:
