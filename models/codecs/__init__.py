@@ -92,9 +92,9 @@ def _pca() -> _Codec:
     def make(parameters: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
         from models.codecs.reduced import pca
 
-        return _reduced(pca(int(parameters.get("k", DEFAULT_COMPONENTS)), int(parameters.get("bits", 6))))
+        return _reduced(pca(int(parameters.get("k", MAX_COMPONENTS)), int(parameters.get("bits", DEFAULT_BITS))))
 
-    return _Codec(8, make, {"k": _between(1, 1024), "bits": _between(2, 8)}, "pca")
+    return _Codec(8, make, {"k": _between(1, MAX_COMPONENTS), "bits": _between(2, 8)}, "pca")
 
 
 def _clusters() -> _Codec:
@@ -119,14 +119,14 @@ def _avc() -> _Codec:
     def make(parameters: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
         from models.codecs.avc import AvcDecoder, AvcEncoder
 
-        components = int(parameters.get("k", DEFAULT_COMPONENTS))
+        components = int(parameters.get("k", MAX_COMPONENTS))
         crf, refresh = int(parameters.get("crf", DEFAULT_CRF)), int(parameters.get("refresh", 0))
         return (
             lambda tensors, calibration, size: AvcEncoder(tensors, components, crf, refresh, calibration, size),
             lambda tensors, calibration: AvcDecoder(tensors, components, calibration),
         )
 
-    parameters = {"k": _between(1, 1024), "crf": _between(0, 51), "refresh": _between(0, 300)}
+    parameters = {"k": _between(1, MAX_COMPONENTS), "crf": _between(1, 51), "refresh": _between(0, 300)}
     return _Codec(8, make, parameters, "klt", unasked=False)
 
 
@@ -140,9 +140,11 @@ def _is_step(text: str) -> bool:
 
 DEFAULT_STEP = 1.6
 """Of the klt profiles, where their id names none."""
-DEFAULT_COMPONENTS = 32
-"""Of pca and avc, where their id names no ``k``; all where there are fewer."""
-DEFAULT_CRF = 18
+MAX_COMPONENTS = 1024
+"""Of pca and avc: all that there are, unless ``k`` says otherwise. Leaving some out costs more than it brings."""
+DEFAULT_BITS = 5
+"""Of pca, where its id names none."""
+DEFAULT_CRF = 17
 """Of avc, where its id names none."""
 MIN_STEP = 0.25
 MAX_STEP = 64.0

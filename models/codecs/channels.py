@@ -23,6 +23,9 @@ from splitrtc_errors import BadArgument, CodecError
 __all__ = ["STATE_MAX", "Channels", "Rotation", "calibrated_of"]
 
 STATE_MAX = 2**15 - 1
+_SMALL = 2**17
+"""Multiplications in a product of matrices. Larger ones a library spreads over threads, which then spin and cost more
+than they bring, here and to whatever else runs."""
 _MAX_COMPONENT = 2.0**22
 """Of a component times its step, and of the sums of them; see the module's first lines."""
 
@@ -60,6 +63,10 @@ class Rotation:
         except np.linalg.LinAlgError as error:
             raise CodecError(f"a transform that cannot be inverted: {error}") from error
 
+    def components(self, values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """Return the first components at step 1, float32 (positions, count), of values (positions, channels)."""
+        return _product(values, self.forward[:, :count])
+
     def differences(self, symbols: NDArray[Any], step: int) -> NDArray[np.int32]:
         """Return what components stand for, int32 (positions, channels).
 
@@ -69,10 +76,16 @@ class Rotation:
         """
         count = symbols.shape[1]
         scaled = np.clip(symbols.astype(np.float64) * step, -_MAX_COMPONENT, _MAX_COMPONENT)
-        sums = (scaled * self.multipliers[:count]) @ self.basis[:count].astype(np.float64)
+        sums = _product(scaled * self.multipliers[:count], self.basis[:count].astype(np.float64))
         half = 2.0 ** (self.shift - 1)
         parts = np.clip(np.floor((sums + half) / (2 * half)), -_MAX_COMPONENT, _MAX_COMPONENT)
         return np.floor((parts + 8) / 16).astype(np.int32)
+
+
+def _product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    rows = max(1, _SMALL // right.size)
+    parts = [left[start : start + rows] @ right for start in range(0, len(left), rows)]
+    return np.concatenate(parts)
 
 
 class Channels:

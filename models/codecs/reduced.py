@@ -53,7 +53,7 @@ class _Pca(Reduced):
         self._low, self._high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
     def codes(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        components = values @ self._rotation.forward[:, : self.spec.shape[0]]
+        components = self._rotation.components(values, self.spec.shape[0])
         sizes = np.clip(np.rint(components / np.float32(self._step)), self._low, self._high)
         return np.ascontiguousarray(np.asarray(sizes, np.int8).T)
 
