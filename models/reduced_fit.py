@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import TensorCalibration
-from models.codecs.channels import STATE_MAX, Channels
+from models.codecs.channels import STATE_MAX, Channels, product
 from models.codecs.clusters_tables import MAX_SHIFT, SIZES, WORDS, ClustersTables, Codebook
 from models.codecs.klt_tables import MAX_MULTIPLIER, MAX_UNIT_BITS, TOTAL
 from models.codecs.klt_tables import MAX_SHIFT as MAX_FRACTION
@@ -112,16 +112,16 @@ def _order(values: Floats) -> NDArray[np.intp]:
     covariance = np.cov(values, rowvar=False).reshape(values.shape[1], -1)
     spread = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
     alike = np.abs(covariance / np.outer(spread, spread))
-    groups = [[channel] for channel in range(len(alike))]
+    groups, rest = [[channel] for channel in range(len(alike))], list[int]()
     for _ in SIZES:
         merged = []
-        left = groups
-        while len(left) > 1:
-            first, *left = left
-            best = max(range(len(left)), key=lambda n: float(alike[np.ix_(first, left[n])].mean()))
-            merged.append(first + left.pop(best))
-        groups = merged + left  # one that is left alone stays last: only the last group may be smaller
-    return np.array([channel for group in groups for channel in group])
+        while len(groups) > 1:
+            first, *groups = groups
+            best = max(range(len(groups)), key=lambda n: float(alike[np.ix_(first, groups[n])].mean()))
+            merged.append(first + groups.pop(best))
+        rest = [channel for group in groups for channel in group] + rest  # only the last group may be a smaller one
+        groups = merged
+    return np.array([channel for group in groups for channel in group] + rest)
 
 
 def _words(vectors: Floats, random: np.random.Generator) -> Floats:
@@ -129,7 +129,7 @@ def _words(vectors: Floats, random: np.random.Generator) -> Floats:
     words = vectors[random.choice(len(vectors), WORDS, replace=len(vectors) < WORDS)].copy()
     words[0] = 0
     for _ in range(_ROUNDS):
-        nearest = ((words**2).sum(1) - 2 * (vectors @ words.T)).argmin(1)
+        nearest = ((words**2).sum(1) - 2 * product(vectors, words.T)).argmin(1)
         counts = np.bincount(nearest, minlength=WORDS)
         for axis in range(vectors.shape[1]):
             sums = np.bincount(nearest, vectors[:, axis], WORDS)

@@ -20,7 +20,7 @@ from models.codecs.slices import MAX_TENSORS
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CodecError
 
-__all__ = ["STATE_MAX", "Channels", "Rotation", "calibrated_of"]
+__all__ = ["STATE_MAX", "Channels", "Rotation", "calibrated_of", "product"]
 
 STATE_MAX = 2**15 - 1
 _SMALL = 2**17
@@ -65,7 +65,7 @@ class Rotation:
 
     def components(self, values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         """Return the first components at step 1, float32 (positions, count), of values (positions, channels)."""
-        return _product(values, self.forward[:, :count])
+        return product(values, self.forward[:, :count])
 
     def differences(self, symbols: NDArray[Any], step: int) -> NDArray[np.int32]:
         """Return what components stand for, int32 (positions, channels).
@@ -76,13 +76,14 @@ class Rotation:
         """
         count = symbols.shape[1]
         scaled = np.clip(symbols.astype(np.float64) * step, -_MAX_COMPONENT, _MAX_COMPONENT)
-        sums = _product(scaled * self.multipliers[:count], self.basis[:count].astype(np.float64))
+        sums = product(scaled * self.multipliers[:count], self.basis[:count].astype(np.float64))
         half = 2.0 ** (self.shift - 1)
         parts = np.clip(np.floor((sums + half) / (2 * half)), -_MAX_COMPONENT, _MAX_COMPONENT)
         return np.floor((parts + 8) / 16).astype(np.int32)
 
 
-def _product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+def product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    """Return a product of matrices, on one thread."""
     rows = max(1, _SMALL // right.size)
     parts = [left[start : start + rows] @ right for start in range(0, len(left), rows)]
     return np.concatenate(parts)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration
 from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder, check_tensors
-from models.codecs.channels import Channels, Rotation, calibrated_of
+from models.codecs.channels import Channels, Rotation, calibrated_of, product
 from models.codecs.clusters_tables import SIZES
 from models.codecs.scalar import ScalarDecoder, ScalarEncoder
 from models.tensor import TensorSpec
@@ -77,7 +77,7 @@ class _Clusters(Reduced):
         found = np.empty((groups, len(values)), np.uint8)
         for group, words in enumerate(self._words.astype(np.float32)):
             part = padded[:, group * size : (group + 1) * size]
-            found[group] = (self._squares[group] - 2 * (part @ words.T)).argmin(1)
+            found[group] = (self._squares[group] - 2 * product(part, words.T)).argmin(1)
         return found
 
     def state(self, codes: NDArray[Any]) -> NDArray[Any]:
