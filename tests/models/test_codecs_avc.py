@@ -103,7 +103,7 @@ def test_any_frames_decode_to_something_finite_whatever_is_lost(
         if any(kept):
             decoded = decode(decoder, frame_id, encoded, kept)
             for spec, tensor in zip(specs, decoded.tensors, strict=True):
-                assert (tensor.shape, tensor.dtype) == (spec.shape, spec.dtype)
+                assert (tensor.shape, tensor.dtype.name) == (spec.shape, spec.dtype)
                 assert np.isfinite(tensor).all()
         if data.draw(st.booleans()):
             encoder.acknowledged(frame_id, kept)

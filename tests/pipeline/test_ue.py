@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -606,6 +607,39 @@ async def test_an_edge_takes_nothing_but_what_it_accepts() -> None:
             async with ue(edge.url, profile="q4"):
                 pass
     assert all(";profile=q8;" in line for line in refused.value.problem["acceptable"])
+
+
+@pytest.mark.parametrize("profile", ["q4-range", "pca:bits=4", "clusters:size=8", "avc:crf=24,refresh=30"])
+async def test_a_profile_that_the_edge_is_told_to_accept(
+    make_feed: Any, pictures: list[np.ndarray], profile: str
+) -> None:
+    feed = make_feed()
+    async with Edge(EdgeSettings("127.0.0.1:0", accept=(profile,))) as edge, ue(edge.url, profile=profile) as session:
+        run = session.run(feed)
+        for picture in pictures[:2]:
+            feed.give(picture)
+            assert (await take(run))[0].status == "ok"
+        assert session.point.profile == profile
+
+
+async def test_video_of_strangers_is_decoded_only_where_it_is_wanted(tmp_path: Path) -> None:
+    card = Zoo().get()
+    value = card.to_json() | {"name": "with-avc", "profiles": ["raw", "avc"], "default_profile": "raw"}
+    for file in (card.file, "bottleneck_7.calibration.json", "bottleneck_12.calibration.json"):
+        (tmp_path / file).symlink_to(card.path.parent / file)
+    (tmp_path / "card.json").write_text(json.dumps(value), encoding="utf-8")
+    options: Any = {"model": "with-avc", "models": (tmp_path,)}
+    assert "avc" in {point.profile for point in points(Zoo((tmp_path,)), model="with-avc")}
+    async with Edge(EdgeSettings("127.0.0.1:0", model=("with-avc",), models=(tmp_path,))) as edge:
+        with pytest.raises(NoCommonOperatingPoint) as refused:
+            async with ue(edge.url, profile="avc", **options):
+                pass
+    assert not any(";profile=avc" in line for line in refused.value.problem["acceptable"])
+    async with (
+        Edge(EdgeSettings("127.0.0.1:0", model=("with-avc",), models=(tmp_path,), accept=("avc",))) as edge,
+        ue(edge.url, profile="avc", **options) as session,
+    ):
+        assert session.point.profile == "avc"
 
 
 def offers_of_request(stub_edge: Any) -> Any:
