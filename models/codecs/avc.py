@@ -65,11 +65,6 @@ class Tiles:
             raise CodecError(f"tensor {spec} makes a picture of {self.width}x{self.height}, more than {MAX_SIDE}")
         self._grid = (down, pitch[0], across, pitch[1])
 
-    @property
-    def macroblocks(self) -> int:
-        """Of a picture."""
-        return self.height * self.width // MACROBLOCK**2
-
     def check_invertible(self) -> None:
         """CodecError when the tables are of no use to an encoder."""
         _ = self._rotation.forward

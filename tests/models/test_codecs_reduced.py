@@ -18,7 +18,16 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from models.calibration import Calibration, TensorCalibration, calibration_bytes
-from models.codecs import Decoder, Encoder, calibration_for, is_calibrated, make_decoder, make_encoder, parse_profile
+from models.codecs import (
+    Decoder,
+    Encoder,
+    calibration_for,
+    is_calibrated,
+    make_decoder,
+    make_encoder,
+    parse_profile,
+    ranges,
+)
 from models.codecs.channels import Channels, Rotation
 from models.codecs.clusters_tables import ClustersTables
 from models.codecs.klt_tables import MAX_CHANNELS
@@ -126,6 +135,14 @@ def test_the_range_coder_takes_fewer_bytes_than_the_codes_have() -> None:
     slices = encoder.encode(1, [frame]).slices
     assert sum(map(len, slices)) < 0.8 * spec.elements
     assert all(len(one) > 1100 for one in slices[:-1])  # as full as they can be
+
+
+def test_a_slice_that_grew_too_large_is_made_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "_SEAL", -40)
+    encoder, decoder = codec("q8-range", SPEC)
+    slices = encoder.encode(1, [smooth()]).slices
+    assert max(map(len, slices)) <= 300
+    assert decoder.decode(1, slices).concealed == 0
 
 
 def test_codes_of_fewer_bits_add_up() -> None:
@@ -310,6 +327,11 @@ def test_vectors(vector: dict[str, Any]) -> None:
         for spec, tensor, text in zip(specs, decoded.tensors, frame["decoded"], strict=True):
             expected = np.frombuffer(bytes.fromhex(text), np.dtype(spec.dtype).newbyteorder("<"))
             np.testing.assert_array_equal(tensor.reshape(-1), expected)
+
+
+def test_vectors_cover_every_profile() -> None:
+    names = {parse_profile(vector["profile"]).name for vector in VECTORS["streams"]}
+    assert names == {*RANGE, "pca", "clusters", "avc"}
 
 
 @pytest.mark.parametrize("profile", [*REDUCED, *RANGE])
