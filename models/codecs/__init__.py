@@ -126,8 +126,12 @@ def _avc() -> _Codec:
             lambda tensors, calibration: AvcDecoder(tensors, components, calibration),
         )
 
-    parameters = {"k": _between(1, MAX_COMPONENTS), "crf": _between(1, 51), "refresh": _between(0, 300)}
+    parameters = {"k": _between(1, MAX_COMPONENTS), "crf": _between(1, 51), "refresh": _is_refresh}
     return _Codec(8, make, parameters, "klt", unasked=False)
+
+
+def _is_refresh(text: str) -> bool:
+    return text == "0" or _between(2, 300)(text)
 
 
 def _between(low: int, high: int) -> Callable[[str], bool]:

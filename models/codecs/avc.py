@@ -121,8 +121,8 @@ class AvcEncoder(Encoder):
             tensors: as make_encoder() has them.
             components: of each tensor that are sent, at most.
             crf: x264's constant rate factor; larger is smaller.
-            refresh: frames in which a wave of intra blocks renews the picture, again and again; then losses lead to no
-                keyframe unless they hit one. 0: no wave.
+            refresh: frames in which a wave of intra blocks renews the picture, again and again, at least 2; then losses
+                lead to no keyframe unless they hit one. 0: no wave.
             calibration: with klt tables for every tensor.
             max_payload: bytes.
 
@@ -150,14 +150,14 @@ class AvcEncoder(Encoder):
         """See Encoder.encode()."""
         check_tensors(self._tensors, tensors)
         pictures = [tiles.picture(tensor) for tiles, tensor in zip(self._tiles, tensors, strict=True)]
-        intra, self._wanted = self._wanted, False
+        intra, self._wanted = self._wanted, True  # until this frame is complete: whoever gets none of it needs one
+        self._frames += 1
         slices: list[bytes] = []
         for number, (coder, picture) in enumerate(zip(self._coders, pictures, strict=True)):
             slices += self._messages(number, split(self._coded(coder, picture, intra)), intra)
-        if len(slices) > MAX_SLICES or max(map(len, slices)) > self._max_payload:
-            self._wanted = True  # the receiver never sees this one
+        if not 0 < len(slices) <= MAX_SLICES or max(map(len, slices)) > self._max_payload:
             raise CodecError(f"frame {frame_id} does not fit into {MAX_SLICES} slices; use a larger crf")
-        self._frames += 1
+        self._wanted = False
         if intra:
             self._keyframe = frame_id
         return EncodedFrame(slices, intra)

@@ -97,6 +97,7 @@ def test_parameters_are_read() -> None:
         "avc:crf=0",
         "avc:crf=52",
         "avc:refresh=301",
+        "avc:refresh=1",
     ],
 )
 def test_numbers_out_of_range_are_refused(profile: str) -> None:
