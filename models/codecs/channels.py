@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,29 +30,16 @@ _MAX_COMPONENT = 2.0**22
 """Of a component times its step, and of the sums of them; see the module's first lines."""
 
 
-class _Rotated(Protocol):
-    """Tables of a rotation: basis int8 (components, channels), multipliers uint16 (components,)."""
-
-    @property
-    def basis(self) -> NDArray[np.int8]: ...
-    @property
-    def multipliers(self) -> NDArray[np.uint16]: ...
-    @property
-    def shift(self) -> int: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """From channels to components, of which step 1 is 64, and back (docs/protocol.md, section 4.8)."""
+    """From channels to components, of which step 1 is 64, and back (docs/protocol.md, section 4.8).
+
+    ``basis`` is int8 (components, channels), ``multipliers`` uint16 (components,).
+    """
 
     basis: NDArray[np.int8]
     multipliers: NDArray[np.uint16]
     shift: int
-
-    @classmethod
-    def of(cls, tables: _Rotated) -> Rotation:
-        """The one that some tables describe."""
-        return cls(tables.basis, tables.multipliers, tables.shift)
 
     @cached_property
     def forward(self) -> NDArray[np.float32]:

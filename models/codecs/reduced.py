@@ -97,7 +97,8 @@ def pca(components: int, bits: int) -> _Reduce:
         for spec, part in zip(tensors, calibrated_of("pca", "pca", tensors, calibration), strict=True):
             assert part.pca is not None
             channels = Channels(spec, part.axis, part.pca.unit_bits, part.pca.mean)
-            made.append(_Pca(spec, channels, Rotation.of(part.pca), components, bits))
+            rotation = Rotation(part.pca.basis, part.pca.multipliers, part.pca.shift)
+            made.append(_Pca(spec, channels, rotation, components, bits))
         return made
 
     return reduce

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration
 from models.codecs import avc, make_decoder, make_encoder, parse_profile
-from models.codecs.avc import AvcDecoder, AvcEncoder, Tiles
+from models.codecs.avc import AvcDecoder, AvcEncoder
 from models.codecs.avc_messages import Message, pack_message, parse_message
 from models.codecs.base import EncodedFrame
+from models.codecs.tiles import Tiles
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CodecError, MissingDependency, TensorError
 from tests.models import reduced_by_the_page as page
