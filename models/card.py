@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from models.cache import model_cache_path
 from models.identity import file_digest, is_digest, partition_id
+from models.ladder import Rung, read_ladder
 from models.members import Members, shown
 from models.task import Decoding, Preprocessing
 from models.tensor import TensorSpec, is_tensor_name
@@ -63,13 +64,14 @@ class PartitionCard:
     """A partition that the model's card recommends: a short name for its crossing tensors.
 
     ``calibration`` is the name of the calibration file beside the card, None when there is none; ``default`` marks
-    the one partition that is used when none is asked for.
+    the one partition that is used when none is asked for. ``ladder`` holds what profiles were measured to cost there.
     """
 
     name: str
     tensors: tuple[str, ...]
     calibration: str | None
     default: bool
+    ladder: tuple[Rung, ...] = ()
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
@@ -80,15 +82,18 @@ class PartitionCard:
             tensors=members.take_texts("tensors"),
             calibration=members.take_name("calibration") if members.has("calibration") else None,
             default=members.take("default", bool),
+            ladder=read_ladder(members.take("ladder", list), f"{where}: ladder") if members.has("ladder") else (),
         )
         members.done()
         return partition
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of from_json()."""
-        value = {**asdict(self), "tensors": list(self.tensors)}
-        if self.calibration is None:
-            del value["calibration"]
+        value: dict[str, Any] = {"name": self.name, "tensors": list(self.tensors), "default": self.default}
+        if self.calibration is not None:
+            value["calibration"] = self.calibration
+        if self.ladder:
+            value["ladder"] = [rung.to_json() for rung in self.ladder]
         return value
 
 
@@ -211,6 +216,10 @@ class ModelCard:
                 "exactly one partition is the default",
             ),
             (self.default_profile in self.profiles, "'default_profile' is among 'profiles'"),
+            (
+                {rung.profile for cut in self.partitions for rung in cut.ladder} <= set(self.profiles),
+                "the profiles of a ladder are among 'profiles'",
+            ),
         ):
             if not right:
                 raise ModelFileError(f"{where} breaks the rule: {rule}")

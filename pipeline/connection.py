@@ -183,6 +183,13 @@ class Connection:
             offer = await self._link.rewrite(offer, "ue")
         answer = await signaling.connect(offer)
         active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
+        wanted = next(o for o in offers if (o.digest, o.partition) == (active.digest, active.partition))
+        if active.profile != wanted.profile:
+            logger.warning(
+                "the edge chose %s, not %s: it accepts other profiles, or has another calibration file",
+                active.profile,
+                wanted.profile,
+            )
         if self._link is not None:
             answer = await self._link.rewrite(answer, "edge")
         await peer.accept_answer(answer)

@@ -118,10 +118,16 @@ def _listed(cuts: Sequence[tuple[ModelCard, PartitionCard]]) -> str:
 
 def _points_of(card: ModelCard, cut: PartitionCard, profile: str | None) -> Iterator[OperatingPoint]:
     calibration = _calibration_of(card, cut)
-    for name in [profile] if profile else sorted(card.profiles, key=lambda name: name != card.default_profile):
+    for name in [profile] if profile else _default_outwards(card):
         parsed = parse_profile(name)
         if is_calibrated(parsed, calibration):
             yield OperatingPoint(card, cut, name, calibration if needs_calibration(parsed) else None)
+
+
+def _default_outwards(card: ModelCard) -> list[str]:
+    """The card's profiles, the default first, then those beside it: where that cannot be had, what is most like it."""
+    place = card.profiles.index(card.default_profile)
+    return sorted(card.profiles, key=lambda name: abs(card.profiles.index(name) - place))
 
 
 def _calibration_of(card: ModelCard, cut: PartitionCard) -> Calibration | None:

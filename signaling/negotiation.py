@@ -97,7 +97,10 @@ def _difference(offer: SplitOffer, alternatives: Sequence[SplitOffer]) -> str:
     """Why the preferred offer is not to be had: in what it first departs from the most similar alternative."""
     names = ("model", "partition", "head", "profile", "calibration", "direction")
     agreement = max((_common(offer.operating_point, split.operating_point) for split in alternatives), default=0)
-    return f"the {names[agreement]} of the preferred offer is not served here"
+    told = f"the {names[agreement]} of the preferred offer is not served here"
+    if names[agreement] == "calibration":
+        told += ": both sides need the same calibration file, as the same version of splitrtc has"
+    return told
 
 
 def _common(one: tuple[object, ...], other: tuple[object, ...]) -> int:

@@ -52,6 +52,7 @@ class Evaluation:
     segments: tuple[Span, ...] = ()
     rtt_frames: int = RTT_FRAMES
     slice_loss: float = 0.0
+    slice_burst: float = 1.0
     seed: int = 0
     at: float | None = None
     provider: str = "auto"
@@ -78,6 +79,7 @@ class Evaluation:
             point=point,
             rtt_frames=self.rtt_frames,
             loss=self.slice_loss,
+            burst=self.slice_burst,
             seed=self.seed,
         )
 
@@ -113,6 +115,7 @@ def evaluate_rate(evaluation: Evaluation, say: Callable[[str], None], track: Tra
         "provider": vision.provider,
         "rtt_frames": evaluation.rtt_frames,
         "slice_loss": evaluation.slice_loss,
+        "slice_burst": evaluation.slice_burst,
         "seed": evaluation.seed,
         "level": LEVEL,
     }

@@ -76,7 +76,8 @@ def test_the_calibration_of_another_model_is_not_taken(zoo_with: MakeZoo) -> Non
 
 
 def test_a_profile_that_the_card_does_not_recommend_may_be_asked_for(zoo_with: MakeZoo) -> None:
-    zoo = zoo_with(profiles=["q4-zstd"], default_profile="q4-zstd")
+    cuts = [cut.to_json() | {"ladder": []} for cut in Zoo().get().partitions]
+    zoo = zoo_with(partitions=cuts, profiles=["q4-zstd"], default_profile="q4-zstd")
     assert {point.profile for point in points(zoo, model="another", profile="raw-zstd")} == {"raw-zstd"}
 
 
@@ -85,6 +86,13 @@ def test_a_cut_that_only_one_model_has_means_that_model(zoo_with: MakeZoo) -> No
     zoo = zoo_with("a_model_that_sorts_first", partitions=[cut])
     assert {point.card.name for point in points(zoo, partition="bottleneck_7")} == {DEFAULT_MODEL}
     assert {point.card.name for point in points(zoo, partition="only_here")} == {"a_model_that_sorts_first"}
+
+
+def test_a_cut_that_cannot_have_the_default_profile_has_the_nearest_one() -> None:
+    card = Zoo().get()
+    found = [point.profile for point in points(Zoo(), partition="bottleneck_12")]
+    assert card.default_profile not in found  # it has no klt tables
+    assert found == ["q4-zstd", "q4", "q8-zstd", "q8", "raw-zstd", "raw"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +151,14 @@ def test_a_point_knows_its_own_line_again() -> None:
         assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))
         assert point.matches(replace(offer, model="by-another-name", fps=5))
         assert (offer.head, offer.direction, offer.dynamic) == (VARIANT, "up", False)
+
+
+def test_with_another_calibration_only_what_needs_none_is_in_common() -> None:
+    card = Zoo().get()
+    offers = [point.offer(30) for point in points(Zoo(), model=card.name, partition=card.partition().name)]
+    other = [replace(point, profiles={n: d and bytes_digest(b"other") for n, d in point.profiles.items()})
+             for point in acceptables(points(Zoo()))]  # fmt: skip
+    assert [offer.profile for offer in choose(offers, other)] == ["raw-zstd", "raw"]
 
 
 def test_what_is_offered_is_acceptable() -> None:

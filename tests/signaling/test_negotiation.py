@@ -56,6 +56,7 @@ def test_a_model_is_known_by_its_digest() -> None:
 def test_what_is_not_served_is_refused_with_what_is(offer: SplitOffer, aspect: str) -> None:
     with pytest.raises(NoCommonOperatingPoint, match=f"the {aspect} of the preferred offer") as raised:
         choose([offer], [EDGE])
+    assert ("both sides need the same calibration file" in str(raised.value)) == (aspect == "calibration")
     problem = raised.value.problem
     assert problem["type"] == NO_COMMON_OPERATING_POINT
     acceptable = [SplitOffer.parse(line) for line in problem["acceptable"]]
