@@ -379,7 +379,7 @@ def _avc_targets(
     from models.codecs.avc_messages import parse_message
     from splitrtc_errors import CodecError
 
-    profile = parse_profile("avc:crf=1")
+    profile = parse_profile("avc:qp=1")
     encoder = make_encoder(profile, specs, calibration, 600)
     frames = [encoder.encode(number, [number * value for value in values]) for number in (1, 2)]
     for frame, name in zip(frames, ("keyframe", "predicted"), strict=True):

@@ -120,13 +120,13 @@ def _avc() -> _Codec:
         from models.codecs.avc import AvcDecoder, AvcEncoder
 
         components = int(parameters.get("k", MAX_COMPONENTS))
-        crf, refresh = int(parameters.get("crf", DEFAULT_CRF)), int(parameters.get("refresh", 0))
+        qp, refresh = int(parameters.get("qp", DEFAULT_QP)), int(parameters.get("refresh", 0))
         return (
-            lambda tensors, calibration, size: AvcEncoder(tensors, components, crf, refresh, calibration, size),
+            lambda tensors, calibration, size: AvcEncoder(tensors, components, qp, refresh, calibration, size),
             lambda tensors, calibration: AvcDecoder(tensors, components, calibration),
         )
 
-    parameters = {"k": _between(1, MAX_COMPONENTS), "crf": _between(1, 51), "refresh": _is_refresh}
+    parameters = {"k": _between(1, MAX_COMPONENTS), "qp": _between(1, 51), "refresh": _is_refresh}
     return _Codec(8, make, parameters, "klt", unasked=False)
 
 
@@ -148,7 +148,7 @@ MAX_COMPONENTS = 1024
 """Of pca and avc: all that there are, unless ``k`` says otherwise. Leaving some out costs more than it brings."""
 DEFAULT_BITS = 5
 """Of pca, where its id names none."""
-DEFAULT_CRF = 17
+DEFAULT_QP = 14
 """Of avc, where its id names none."""
 MIN_STEP = 0.25
 MAX_STEP = 64.0

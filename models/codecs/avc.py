@@ -43,7 +43,7 @@ class AvcEncoder(Encoder):
         self,
         tensors: Sequence[TensorSpec],
         components: int,
-        crf: int,
+        qp: int,
         refresh: int,
         calibration: Calibration | None,
         max_payload: int,
@@ -53,7 +53,7 @@ class AvcEncoder(Encoder):
         Args:
             tensors: as make_encoder() has them.
             components: of each tensor that are sent, at most.
-            crf: x264's constant rate factor; larger is smaller.
+            qp: H.264's quantiser, the same for all frames: a rate control saves where much moves, at the accuracy's cost.
             refresh: frames in which a wave of intra blocks renews the picture, again and again, at least 2; then losses
                 lead to no keyframe unless they hit one. 0: no wave.
             calibration: with klt tables for every tensor.
@@ -71,7 +71,7 @@ class AvcEncoder(Encoder):
         for tiles in self._tiles:
             tiles.check_invertible()
         self._max_payload = max_payload
-        self._coders = [_x264(tiles, crf, refresh, max_payload) for tiles in self._tiles]
+        self._coders = [_x264(tiles, qp, refresh, max_payload) for tiles in self._tiles]
         self._waves = refresh > 0
         self._frames = 0
         self._keyframe = 0
@@ -89,7 +89,7 @@ class AvcEncoder(Encoder):
         for number, (coder, picture) in enumerate(zip(self._coders, pictures, strict=True)):
             slices += self._messages(number, split(self._coded(coder, picture, intra)), intra)
         if not 0 < len(slices) <= MAX_SLICES or max(map(len, slices)) > self._max_payload:
-            raise CodecError(f"frame {frame_id} does not fit into {MAX_SLICES} slices; use a larger crf")
+            raise CodecError(f"frame {frame_id} does not fit into {MAX_SLICES} slices; use a larger qp")
         self._wanted = False
         if intra:
             self._keyframe = frame_id
@@ -118,7 +118,7 @@ class AvcEncoder(Encoder):
         return [pack_message(Message(number, sets, unit)) for unit in coded]
 
 
-def _x264(tiles: Tiles, crf: int, refresh: int, max_payload: int) -> Any:
+def _x264(tiles: Tiles, qp: int, refresh: int, max_payload: int) -> Any:
     coder = _context("libx264", "w")
     coder.width, coder.height, coder.pix_fmt = tiles.width, tiles.height, "gray"
     coder.framerate, coder.time_base, coder.thread_count = Fraction(_RATE), Fraction(1, _RATE), 1
@@ -126,9 +126,9 @@ def _x264(tiles: Tiles, crf: int, refresh: int, max_payload: int) -> Any:
     coder.options = {
         "preset": "medium",
         "tune": "psnr,zerolatency",  # components are no pictures: nothing of what is done for the eye
-        "crf": str(crf),
+        "qp": str(qp),
         "forced-idr": "1",
-        "x264-params": f"slice-max-size={max_payload - _MARGIN}:scenecut=0:aq-mode=0:{wave}",
+        "x264-params": f"slice-max-size={max_payload - _MARGIN}:scenecut=0:aq-mode=0:ipratio=1:{wave}",
     }
     try:
         coder.open()

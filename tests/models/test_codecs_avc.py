@@ -51,7 +51,7 @@ def decode(decoder: AvcDecoder, frame_id: int, encoded: EncodedFrame, keep: Any 
 
 
 def test_frames_come_back_nearly() -> None:
-    encoder, decoder = codec(SPEC, profile="avc:crf=5")
+    encoder, decoder = codec(SPEC, profile="avc:qp=5")
     for frame_id in range(1, 6):
         encoded = encoder.encode(frame_id, [scene(frame_id)])
         assert (encoded.intra, encoded.reference) == (frame_id == 1, None)
@@ -64,7 +64,7 @@ def test_frames_come_back_nearly() -> None:
 
 
 def test_every_first_message_is_enough_for_its_part() -> None:
-    encoder, _ = codec(SPEC, profile="avc:crf=5")
+    encoder, _ = codec(SPEC, profile="avc:qp=5")
     encoded = encoder.encode(1, [scene(1)])
     for n in range(len(encoded.slices)):
         _, decoder = codec(SPEC)
@@ -92,7 +92,7 @@ def frames(draw: st.DrawFn) -> tuple[list[TensorSpec], int, list[NDArray[Any]]]:
 
 
 @settings(max_examples=30)
-@given(frames(), st.sampled_from(("avc", "avc:crf=1", "avc:refresh=4", "avc:k=2,crf=51")), st.data())
+@given(frames(), st.sampled_from(("avc", "avc:qp=1", "avc:refresh=4", "avc:k=2,qp=51")), st.data())
 def test_any_frames_decode_to_something_finite_whatever_is_lost(
     given_frames: tuple[list[TensorSpec], int, list[NDArray[Any]]], profile: str, data: st.DataObject
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_loss_is_answered_by_one_keyframe() -> None:
 
 
 def test_with_a_wave_only_a_lost_keyframe_is_answered_by_one() -> None:
-    encoder, decoder = codec(SPEC, profile="avc:refresh=4,crf=8")
+    encoder, decoder = codec(SPEC, profile="avc:refresh=4,qp=8")
     intra = []
     for frame_id in range(1, 30):
         encoded = encoder.encode(frame_id, [scene(0)])
@@ -148,7 +148,7 @@ def test_before_the_first_keyframe_there_is_nothing_to_decode() -> None:
 
 
 def test_slices_decode_once() -> None:
-    encoder, decoder = codec(SPEC, profile="avc:crf=5")
+    encoder, decoder = codec(SPEC, profile="avc:qp=5")
     first, *others = encoder.encode(1, [scene(1)]).slices
     decoded = decoder.decode(1, [first, first, *others, first])
     assert decoded.damaged_slices == 2
@@ -173,7 +173,7 @@ def test_mutated_slices_decode_to_something_finite(data: st.DataObject) -> None:
 
 
 def test_what_the_decoder_cannot_use_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, decoder = codec(SPEC, profile="avc:crf=5")
+    encoder, decoder = codec(SPEC, profile="avc:qp=5")
     encoded = encoder.encode(1, [scene(1)])
     message = parse_message(encoded.slices[0], True, [(64, 48)])
     # A picture of another parameter set than the one that came.
@@ -199,9 +199,9 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         codec(SPEC, payload=599)
     with pytest.raises(CodecError, match="more than 4096"):
         codec(TensorSpec("a", "float32", (1, 6, 2, 5000)))
-    encoder, _ = codec(SPEC, profile="avc:crf=1")
+    encoder, _ = codec(SPEC, profile="avc:qp=1")
     monkeypatch.setattr(avc, "MAX_SLICES", 1)
-    with pytest.raises(CodecError, match="use a larger crf"):
+    with pytest.raises(CodecError, match="use a larger qp"):
         encoder.encode(1, [scene(1)])
     monkeypatch.undo()
     assert encoder.encode(2, [scene(1)]).intra
