@@ -53,7 +53,7 @@ class AvcEncoder(Encoder):
         Args:
             tensors: as make_encoder() has them.
             components: of each tensor that are sent, at most.
-            qp: H.264's quantiser, the same for all frames: a rate control saves where much moves, at the accuracy's cost.
+            qp: H.264's quantiser, the same for all frames: rate control would save where much changes.
             refresh: frames in which a wave of intra blocks renews the picture, again and again, at least 2; then losses
                 lead to no keyframe unless they hit one. 0: no wave.
             calibration: with klt tables for every tensor.
