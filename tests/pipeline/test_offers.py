@@ -11,8 +11,8 @@ import pytest
 
 from models import Zoo, bytes_digest, needs_calibration, parse_profile
 from models.zoo import DEFAULT_MODEL
-from pipeline.offers import VARIANT, acceptables, points
-from signaling import choose
+from pipeline.offers import VARIANT, acceptables, offers, output_profile, points
+from signaling import MAX_OFFERS, choose
 from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
 MakeZoo = Callable[..., Zoo]
@@ -135,6 +135,27 @@ def test_a_model_of_which_nothing_can_be_offered_is_told(zoo_with: MakeZoo) -> N
     with pytest.raises(UnknownModel, match="every profile needs a calibration"):
         points(zoo, model="another")
     assert {point.card.name for point in points(zoo)} == {DEFAULT_MODEL}
+
+
+def test_how_tensors_come_back_is_offered_once_for_each_cut(scene: Path) -> None:
+    card = json.loads((scene / "card.json").read_text(encoding="utf-8"))
+    changes = {"profiles": ["raw-zstd", "raw"], "output_profile": "raw-snappy"}
+    (scene / "card.json").write_text(json.dumps(card | changes), encoding="utf-8")
+    found = points(Zoo([scene]), model="scene")
+    lines = offers(found, 30.0)
+    assert [(line.direction, line.profile) for line in lines] == [
+        ("up", "raw-zstd"),
+        ("down", "raw-snappy"),
+        ("up", "raw"),
+    ]
+    agreed = choose(lines, acceptables(found))
+    assert [line.direction for line in agreed] == ["up", "up", "down"]
+    assert output_profile(agreed) == "raw-snappy"
+    assert output_profile(agreed[:1]) == "raw", "where nobody speaks of it"
+    assert not any(found[0].matches(line) for line in lines[1:])
+    assert len(offers(found * 40, 30.0)) == MAX_OFFERS
+    detector = points(Zoo(), model=DEFAULT_MODEL)
+    assert {line.direction for line in offers(detector, 30.0)} == {"up"}
 
 
 def test_a_point_knows_its_own_line_again() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.run import Evaluation, evaluate_accuracy, evaluate_rate
-from splitrtc_errors import CodecError, UnknownModel
+from splitrtc_errors import BadArgument, CodecError, UnknownModel
 
 
 def untracked(total: int) -> Callable[[], None]:
@@ -43,6 +43,12 @@ def test_the_ladder_is_the_card_s_without_what_has_no_calibration(tiny_model: Pa
     assert [(split.name, split.point.cut.name) for split in chosen] == [("raw-zstd", "late")]
     with pytest.raises(UnknownModel, match="calibration"):
         evaluation(tiny_model, white, profiles=["q4"]).splits()
+
+
+def test_a_model_that_detects_nothing_cannot_be_compared(scene: Path, white: Path) -> None:
+    asked = Evaluation(data=white, model="scene", models=[scene], annotations=white / "labels.json")
+    with pytest.raises(BadArgument, match="model scene gives tensors and detects nothing"):
+        evaluate_accuracy(asked, say=lambda _: None, track=untracked)
 
 
 def test_settings_reach_the_contenders(tiny_model: Path, white: Path) -> None:
