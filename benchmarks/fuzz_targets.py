@@ -283,15 +283,28 @@ def _codec_targets() -> Iterator[Target]:
     specs = (TensorSpec("a", "float32", (1, 8, 6, 6)), TensorSpec("b", "float32", (1, 16)))
     digest = "sha-256:" + 64 * "a"
     ends = (np.full(8, -1, np.float32), np.full(8, 1, np.float32), np.zeros(8, np.float32))
-    klt = _klt_tables(8)
-    parts = [TensorCalibration("a", 1, *ends, klt=klt), TensorCalibration("b", 0, *(end[:1] for end in ends))]
+    parts = [
+        TensorCalibration("a", 1, *ends, **_tables(8)),
+        TensorCalibration("b", 0, *(end[:1] for end in ends), **_tables(1)),
+    ]
     calibration = Calibration.from_bytes(
         calibration_bytes(digest, partition_id(digest, [spec.name for spec in specs]), parts, "nothing")
     )
     rng = np.random.default_rng(1)
     values = [rng.normal(0, 0.5, spec.shape).astype(np.float32) for spec in specs]
     good: list[bytes] = []
-    for name in ("raw", "q8-zstd", "q4-zstd", "q3-zstd", "q4-snappy", "q16-snappy"):
+    for name in (
+        "raw",
+        "q8-zstd",
+        "q4-zstd",
+        "q3-zstd",
+        "q4-snappy",
+        "q16-snappy",
+        "q8-range",
+        "q3-range",
+        "pca",
+        "clusters",
+    ):
         profile = parse_profile(name)
         slices = make_encoder(profile, specs, calibration, 128).encode(1, values).slices
         good += slices
@@ -303,7 +316,9 @@ def _codec_targets() -> Iterator[Target]:
                 raise AssertionError("NaN came out of a decoder")
 
         yield Target(f"decoder {name}", decode, slices)
-    yield from _klt_targets(specs[:1], values[:1], replace(calibration, tensors=calibration.tensors[:1]))
+    first = replace(calibration, tensors=calibration.tensors[:1])
+    yield from _klt_targets(specs[:1], values[:1], first)
+    yield from _avc_targets(specs[:1], values[:1], first)
     yield Target("slice", lambda data: parse_slice(data, (288, 16)), good, (CodecError,))
 
     count = 5
@@ -334,6 +349,54 @@ def _klt_tables(channels: int) -> KltTables:
     salience = np.full(channels, 2.0**-12, np.float32)
     transforms = (transform(BLOCK), transform(1))
     return KltTables(9, np.zeros(channels, np.int16), transforms, kinds, (offsets, offsets), salience)
+
+
+def _tables(channels: int) -> dict[str, Any]:
+    """All tables of a tensor: rotations that rotate nothing, codes that are all as likely."""
+    import numpy as np
+
+    from models.codecs.clusters_tables import SIZES, WORDS, ClustersTables, Codebook
+    from models.codecs.pca_tables import PcaTables
+    from models.codecs.range_tables import CODES, RangeTables
+
+    mean, rows = np.zeros(channels, np.int16), 100 * np.eye(channels, dtype=np.int8)
+    words = [np.arange(-(-channels // size) * WORDS * size).astype(np.int8) for size in SIZES]
+    books = [
+        Codebook(one.reshape(-1, WORDS, size), np.ones(-(-channels // size), np.uint8))
+        for one, size in zip(words, SIZES, strict=True)
+    ]
+    return {
+        "klt": _klt_tables(channels),
+        "range": RangeTables(np.zeros(channels, np.uint8), np.full((1, CODES), CODES, np.uint16)),
+        "pca": PcaTables(9, mean, rows, np.full(channels, 2**8, np.uint16), 12),
+        "clusters": ClustersTables(9, mean, np.arange(channels, dtype=np.uint16), tuple(books)),
+    }
+
+
+def _avc_targets(
+    specs: Sequence[TensorSpec], values: Sequence[NDArray[Any]], calibration: Calibration
+) -> Iterator[Target]:
+    import numpy as np
+
+    from models import make_decoder, make_encoder, parse_profile
+    from models.codecs.avc_messages import parse_message
+    from splitrtc_errors import CodecError
+
+    profile = parse_profile("avc:qp=1")
+    encoder = make_encoder(profile, specs, calibration, 600)
+    frames = [encoder.encode(number, [number * value for value in values]) for number in (1, 2)]
+    for frame, name in zip(frames, ("keyframe", "predicted"), strict=True):
+        decoder = make_decoder(profile, specs, calibration)
+        decoder.decode(1, frames[0].slices)
+
+        def decode(data: bytes, decoder: Any = decoder, frame: Any = frame) -> None:
+            decoded = decoder.decode(2, [data, *frame.slices[1:]], frame.intra)
+            if not all(np.isfinite(tensor).all() for tensor in decoded.tensors):
+                raise AssertionError("something that is not finite came out of a decoder")
+
+        yield Target(f"decoder avc, {name}", decode, frame.slices)
+    sizes = [(32, 32)]
+    yield Target("avc message", lambda data: parse_message(data, True, sizes), frames[0].slices, (CodecError,))
 
 
 def _klt_targets(
@@ -372,7 +435,7 @@ def _file_targets() -> Iterator[Target]:
     for tensor in value["tensors"]:
         for name in ("low", "high", "mean"):
             tensor[name] = tensor[name][:3]
-        tensor["klt"] = _klt_tables(3).to_json()
+        tensor |= {name: tables.to_json() for name, tables in _tables(3).items()}
     yield Target("calibration", Calibration.from_bytes, [json.dumps(value).encode()], (ModelError,), is_text=True)
 
     texts = []

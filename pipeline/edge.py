@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from models import PartitionStore, Zoo
+from models import PartitionStore, Zoo, is_accepted_unasked, parse_profile
 from pipeline.edge_session import EdgeSession
 from pipeline.offers import acceptables, output_profile, points
 from pipeline.settings import EdgeSettings, ice_server
@@ -241,7 +241,7 @@ class Edge:
         """Place of a profile in this edge's preference, 0 for the first; None when it is not accepted."""
         accept = self.settings.accept
         if not accept:
-            return 0
+            return 0 if is_accepted_unasked(parse_profile(profile)) else None
         return accept.index(profile) if profile in accept else None
 
     async def _serve(self, session: EdgeSession, signaling: SignalingSession, place: _Place) -> None:

@@ -128,9 +128,10 @@ def points(
         _check_outputs(card)
     found = [point for card, cut in cuts for point in _points_of(card, cut, profile)]
     if not found:
+        command = f"splitrtc calibrate --profile {profile}" if profile else "splitrtc calibrate"
         raise UnknownModel(
             f"{profile or 'every profile'} needs a calibration, and there is none of {_listed(cuts)}: make one with "
-            "`splitrtc calibrate`"
+            f"`{command}`"
         )
     return found
 

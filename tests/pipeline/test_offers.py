@@ -124,6 +124,11 @@ def test_without_a_calibration_only_profiles_that_need_none_are_offered(zoo_with
         points(zoo, model="another", profile="q4-zstd")
 
 
+def test_a_calibration_without_the_profiles_tables_is_told_with_the_command() -> None:
+    with pytest.raises(UnknownModel, match=r"none of bottleneck_12 of .*`splitrtc calibrate --profile q4-range`"):
+        points(Zoo(), partition="bottleneck_12", profile="q4-range")
+
+
 def test_a_model_of_which_nothing_can_be_offered_is_told(zoo_with: MakeZoo) -> None:
     cut = {"name": "cut", "tensors": ["a:0"], "default": True}
     zoo = zoo_with(partitions=[cut], profiles=["q4-zstd"], default_profile="q4-zstd")
