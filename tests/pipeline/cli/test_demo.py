@@ -15,7 +15,8 @@ from splitrtc_errors import ProcessFailed, SinkError, Unreachable
 
 Call = Callable[..., Any]
 
-SUMMARY = {"model": "m", "partition": "p", "profile": "q4-zstd", **Summary().to_json()}
+DESCRIBED = {"mode": "split", "reason": "connected", "model": "m", "partition": "p", "profile": "q4-zstd"}
+SUMMARY = {**DESCRIBED, **Summary().to_json()}
 
 
 @pytest.fixture

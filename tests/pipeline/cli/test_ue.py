@@ -26,7 +26,8 @@ from splitrtc_errors import (
 
 Call = Callable[..., Any]
 
-SUMMARY = {"model": "m", "partition": "p", "profile": "q4-zstd", **Summary().to_json()}
+DESCRIBED = {"mode": "split", "reason": "connected", "model": "m", "partition": "p", "profile": "q4-zstd"}
+SUMMARY = {**DESCRIBED, **Summary().to_json()}
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_the_defaults_are_those_of_the_settings(splitrtc: Call, played: list[dic
     assert "m at p, q4-zstd" in done.err
     assert played == [
         {
-            "settings": UeSettings("gpu-box:8787"),
+            "settings": UeSettings("gpu-box:8787", mode="auto"),
             "source": "clip",
             "sinks": (),
             "seconds": None,
@@ -78,7 +79,8 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, A
     words = (
         "--edge wss://gpu-box --source 0 --sink a.mp4 --sink - --model tiny --partition p --profile f --fps 10 "
         "--seconds 3 --loop --token t --ca c.pem --fingerprint ab --bind 192.0.2.1 --ice-server stun:a "
-        "--provider cpu --threads 2 --budget 0.2 --timeout 3 --threshold 0.7"
+        "--provider cpu --threads 2 --budget 0.2 --timeout 3 --threshold 0.7 --mode split --no-fallback "
+        "--privacy no-pictures --edge second:1 --reconnect"
     )
     assert splitrtc("ue", *words.split(), "--models", str(tiny_model)).exit_code == 0
     settings = UeSettings(
@@ -98,6 +100,11 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, A
         budget=0.2,
         timeout=3,
         threshold=0.7,
+        mode="split",
+        fallback=False,
+        privacy="no-pictures",
+        edges=("second:1",),
+        reconnect=True,
     )
     assert played == [
         {"settings": settings, "source": "0", "sinks": ("a.mp4", "-"), "seconds": 3, "repeat": True, "table": False}
@@ -111,7 +118,7 @@ def test_the_environment_stands_in_for_flags_which_win(
         monkeypatch.setenv(f"SPLITRTC_{name}", value)
     splitrtc("ue", "--edge", "other:1")
     (told,) = played
-    assert told["settings"] == UeSettings("other:1", fps=5, threshold=0)
+    assert told["settings"] == UeSettings("other:1", fps=5, threshold=0, mode="auto")
     assert (told["sinks"], told["repeat"]) == (("a.mp4", "b.jsonl"), True)
 
 
@@ -125,6 +132,7 @@ def test_the_environment_stands_in_for_flags_which_win(
         ("--ice-server nonsense", "ICE server"),
         ("--ca a.pem", "certificate"),
         ("--profile Q4!", "profile"),
+        ("--mode remote --privacy no-pictures", "no-pictures"),
         ("--models /nowhere", "/nowhere"),
     ],
 )
@@ -151,9 +159,26 @@ def test_what_the_zoo_does_not_have_is_told(splitrtc: Call, flag: str) -> None:
 
 
 def test_an_edge_that_is_not_there_is_told(splitrtc: Call) -> None:
-    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--json")
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--mode", "split", "--json")
     assert (done.exit_code, done.out) == (Unreachable.exit_code, "")
     assert "127.0.0.1:1" in done.error
+
+
+def test_without_an_edge_it_goes_on_alone(splitrtc: Call) -> None:
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--source", "testsrc", "--seconds", "0.3", "--json")
+    assert done.exit_code == 0, done.err
+    assert (done.json["mode"], done.json["outcomes"].get("ok", 0)) == ("local", done.json["frames_answered"])
+    assert done.json["frames_answered"] > 0
+
+
+def test_local_needs_no_edge_and_all_others_do(splitrtc: Call) -> None:
+    done = splitrtc("ue", "--mode", "local", "--source", "testsrc", "--seconds", "0.3", "--json")
+    assert done.exit_code == 0, done.err
+    assert (done.json["mode"], done.json["bytes_per_frame"]) == ("local", 0)
+    assert "link_statistics" not in done.json
+    done = splitrtc("ue")
+    assert done.exit_code == BadArgument.exit_code
+    assert "--mode local" in done.error
 
 
 def test_a_missing_runtime_is_told(splitrtc: Call, monkeypatch: pytest.MonkeyPatch, edge_url: str) -> None:
