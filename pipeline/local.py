@@ -34,7 +34,7 @@ MEASURED_RUNS = 3
 """Runs of which the quickest says how fast a model is here: what else the machine did is no property of the model."""
 UNNAMED = "?"
 """The label of a class number that stands for nothing."""
-NICENESS = 10
+NICENESS = 5
 """Added to that of the thread that loads a stand-in: the stream goes first."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.connection import Connection, EmulatedLink
+from pipeline.keeper import Keeper
 from pipeline.lanes import Lanes
 from pipeline.local import StandIn, load_own
 from pipeline.parts import DeviceParts
-from pipeline.reconnect import Backoff, Outages, worth_retrying
+from pipeline.reconnect import Backoff, Outages
 from pipeline.run import Run
 from pipeline.settings import UeSettings
 from pipeline.sinks import open_sink
 from pipeline.sources import open_source
 from signaling import new_resume_id
-from splitrtc_errors import BadArgument, ConnectionLost, Rejected, SplitRtcError
+from splitrtc_errors import BadArgument, ConnectionLost, SplitRtcError
 
 if TYPE_CHECKING:
     from pipeline.events import ModeChanged
@@ -42,8 +42,7 @@ __all__ = ["UeSession"]
 logger = logging.getLogger(__name__)
 
 PATIENCE = 2.0
-"""Seconds for which a session waits for an edge before it makes itself ready to go without; and on moving to another
-edge, for a first result of that."""
+"""Seconds for which a session waits for an edge before it makes itself ready to go without."""
 
 
 class UeSession:
@@ -74,7 +73,6 @@ class UeSession:
         """How often, and how long, the connection was away."""
         self.on_mode: Callable[[ModeChanged], object] = lambda _: None
         """Called, in the event loop, when frames begin to be answered another way."""
-        self._backoff = backoff or Backoff()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="chores")
         self._parts = DeviceParts(settings, self._chores)
@@ -90,15 +88,13 @@ class UeSession:
             on_change=lambda change: self.on_mode(change),
         )
         self._stand_in = StandIn(settings) if settings.mode == "auto" and settings.fallback else None
-        self._tried = asyncio.Event()
-        self._connection: Connection | None = None
-        self._next: Connection | None = None
+        self._keeper = Keeper(
+            settings, self._connection_to, self._lanes, self.outages, backoff or Backoff(), self._came_up
+        )
         self._up: asyncio.Future[None]
         self._tasks: list[asyncio.Task[None]] = []
-        self._farewells: set[asyncio.Task[None]] = set()
         self._run: Run | None = None
         self._error: Exception | None = None
-        self._told: str | None = None
         self._closing: asyncio.Task[None] | None = None
 
     # The life of the session.
@@ -134,10 +130,7 @@ class UeSession:
             await asyncio.wait(self._tasks)
             self._fail(ConnectionLost("the session was closed"))
         self._lanes.stop()
-        for connection in (self._connection, self._next):
-            if connection is not None:
-                await connection.close()
-        await asyncio.gather(*self._farewells)
+        await self._keeper.close()
         if self._link is not None:
             await self._link.close()
         executors = [self._worker, self._chores]
@@ -214,6 +207,18 @@ class UeSession:
             raise BadArgument("the session is not connected: use it as `async with`")
         return {"mode": self.mode, "reason": changes[-1].reason, **point}
 
+    async def move(self, url: str) -> None:
+        """Go over to another edge, make before break: this one answers until the other has given a first result.
+
+        Frames that are under way are still answered by the old one. Returns when that has been left. Raises what
+        connecting raises, BadArgument without a connection, and ConnectionLost; the session is then where it was.
+        """
+        await self._keeper.move(url)
+
+    @property
+    def _connection(self) -> Connection | None:
+        return self._keeper.connection
+
     @property
     def _way(self) -> Uplink:
         if self._connection is None:
@@ -228,7 +233,7 @@ class UeSession:
             if self.settings.mode == "local":
                 await self._go_alone()
             else:
-                await self._keep_connected()
+                await self._keeper.run()
         except SplitRtcError as error:
             if not (self._up.done() and self._stand_in is not None and await self._stand_in.ready()):
                 self._fail(error)
@@ -240,7 +245,7 @@ class UeSession:
     async def _go_alone(self) -> None:
         lane = await asyncio.get_running_loop().run_in_executor(self._chores, load_own, self.settings)
         self._lanes.add_own(lane, "as asked for")
-        self._up.set_result(None)
+        self._came_up()
 
     async def _stand_by(self, stand_in: StandIn) -> None:
         """Get ready to go on without an edge.
@@ -249,138 +254,24 @@ class UeSession:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await self._tried.wait()
-        lane = await stand_in.load(None if self._connection is None else self._connection.lane.device.point.card)
-        if lane is not None:
-            self._lanes.add_own(lane, self._told or "no edge yet")
-            if not self._up.done():
-                self._up.set_result(None)
-
-    # Connecting, and connecting again.
-
-    async def _keep_connected(self) -> None:
-        while True:
-            self._connection = connection = await self._connect()
-            began = self._came_up(connection)
-            connection, reason = await self._lost()
-            if not self.settings.keeps_trying:
-                raise ConnectionLost(reason)
-            now = time.monotonic()
-            self._backoff.worked(now - began)
-            self._lanes.remove(connection.lane, reason)
-            self._went_down(reason, now)
-            self._bid_farewell(connection)
-
-    async def _lost(self) -> tuple[Connection, str]:
-        """The connection in use when it is over, and why; not one that was moved away from."""
-        while True:
-            connection = self._connection
-            assert connection is not None
-            await asyncio.wait([connection.ended])
-            if connection is self._connection:
-                if self._next is None:
-                    return connection, connection.ended.result()
-                self._leave(connection, self._next)
-
-    async def _connect(self) -> Connection:
-        """A new connection to the first edge that grants one; if that may help, tries until one does.
-
-        Each try looks the edge's name up anew.
-        """
-        while True:
-            errors: list[SplitRtcError] = []
-            for url in self.settings.urls:
-                connection = self._connection_to(url)
-                try:
-                    await connection.open()
-                except SplitRtcError as error:
-                    errors.append(error)
-                else:
-                    return connection
-            last = errors[-1]
-            if not self.settings.keeps_trying or not any(map(worth_retrying, errors)):
-                raise last
-            delay = self._backoff.delay(last.retry_after if isinstance(last, Rejected) else None)
-            self._went_down(str(last), time.monotonic())
-            await asyncio.sleep(delay)
+                await self._keeper.tried.wait()
+        try:
+            lane = await stand_in.load(None if self._connection is None else self.point.card)
+        except Exception as error:
+            self._fail(error)
+        else:
+            if lane is not None:
+                self._lanes.add_own(lane, self._keeper.told or "no edge yet")
+                self._came_up()
 
     def _connection_to(self, url: str) -> Connection:
         if self.settings.mode == "remote":
             raise BadArgument("mode remote is not part of this version")
         return Connection(url, self.settings, self._parts, self._resume_id, self.counters, self._link)
 
-    def _came_up(self, connection: Connection) -> float:
-        now = time.monotonic()
-        self._told = None
-        self._tried.set()
-        if self.outages.reason is not None:
-            reason = f"connected again after {self.outages.end(now):.1f} s"
-            logger.info("%s", reason)
-        else:
-            reason = "connected"
-        self._lanes.add(connection.lane, reason)
+    def _came_up(self) -> None:
         if not self._up.done():
             self._up.set_result(None)
-        return now
-
-    def _went_down(self, reason: str, now: float) -> None:
-        # Once for each new reason: an edge may be away for a night.
-        level = logging.DEBUG if reason == self._told else logging.WARNING
-        logger.log(level, "%s; trying to connect again", reason)
-        if reason != self._told:
-            self._lanes.absent(reason)
-        self._told = reason
-        self._tried.set()
-        if self._connection is not None:
-            self.outages.begin(reason, now)
-
-    def _bid_farewell(self, connection: Connection) -> None:
-        # Not waited for: an edge that is silent confirms no goodbye, and the next one shall not wait for that.
-        farewell = asyncio.create_task(connection.close(), name="farewell")
-        self._farewells.add(farewell)
-        farewell.add_done_callback(self._farewells.discard)
-
-    async def move(self, url: str) -> None:
-        """Go over to another edge, make before break: this one answers until the other has given a first result.
-
-        Frames that are under way are still answered by the old one. Returns when that has been left. Raises what
-        connecting raises, BadArgument without a connection, and ConnectionLost; the session is then where it was.
-        """
-        old = self._connection
-        if old is None or old.ended.done() or self._next is not None:
-            raise BadArgument("there is no connection to move away from, or it moves already")
-        new = self._connection_to(url)
-        await new.open()
-        try:
-            if old.ended.done():
-                raise ConnectionLost(f"the old edge was lost first: {old.ended.result()}")
-            self._next = new
-            self._lanes.add(new.lane, f"moved to {url}")
-            await self._settle_on(new, old)
-            if new.ended.done():
-                raise ConnectionLost(f"the new edge was lost: {new.ended.result()}")
-        except BaseException:
-            self._lanes.remove(new.lane, "the move failed")
-            await new.close()
-            raise
-        finally:
-            self._next = None
-        if self._connection is old:
-            self._leave(old, new)
-
-    async def _settle_on(self, new: Connection, old: Connection) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await self._lanes.taken_over(new.lane)
-        self._lanes.promote(new.lane)  # there may be no frames
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.budget):
-                await old.lane.settle()
-
-    def _leave(self, old: Connection, new: Connection) -> None:
-        self._connection = new
-        self._lanes.remove(old.lane, old.ended.result() if old.ended.done() else "moved")
-        self._bid_farewell(old)
 
     def _fail(self, error: Exception) -> None:
         """Frames will not be answered any more."""
