@@ -99,10 +99,10 @@ class Keeper:
             self._next = new
             self._lanes.add(new.lane, f"moved to {url}")
             await self._change_over(old, new)
-            if new.ended.done():
-                raise ConnectionLost(f"the new edge was lost: {new.ended.result()}")
         except BaseException:
             self._lanes.remove(new.lane, "the move failed")
+            if not old.ended.done():
+                self._lanes.add(old.lane, "the move failed")
             await new.close()
             raise
         finally:
@@ -111,13 +111,18 @@ class Keeper:
             self._leave(old, new)
 
     async def _change_over(self, old: Connection, new: Connection) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MOVE_PATIENCE):
-                await self._lanes.taken_over(new.lane)
-        self._lanes.promote(new.lane)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.budget):
-                await old.lane.settle()
+        proof = asyncio.create_task(self._lanes.taken_over(new.lane))
+        try:
+            await asyncio.wait([proof, new.ended], timeout=MOVE_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            proof.cancel()
+        if not new.ended.done():
+            self._lanes.promote(new.lane)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.budget):
+                    await old.lane.settle()
+        if new.ended.done():
+            raise ConnectionLost(f"the new edge was lost: {new.ended.result()}")
 
     def _leave(self, old: Connection, new: Connection) -> None:
         self.connection = new

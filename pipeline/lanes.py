@@ -121,7 +121,8 @@ class Lanes:
 
     def add(self, lane: Lane, reason: str) -> None:
         """A lane to an edge is open: it serves at once where nothing else does, else when it has proved to work."""
-        self._open.append(lane)
+        if lane not in self._open:
+            self._open.append(lane)
         self._modes.opened(lane, reason, time.monotonic())
         self._update()
 

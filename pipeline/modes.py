@@ -75,7 +75,7 @@ class Modes(Generic[L]):
         """A lane to an edge is open. It serves at once where nothing does, else when it has proved to work."""
         if self.serving is None or self._silent is not None:
             self._serve(lane, reason, now)
-        else:
+        elif lane is not self.serving:
             self._try(lane, reason, now)
 
     def closed(self, lane: L, reason: str, now: float) -> None:

@@ -15,7 +15,7 @@ from splitrtc_errors import ConnectionLost
 
 pytestmark = pytest.mark.e2e
 
-STREAM = ("--source", "testsrc", "--fps", "15", "--budget", "2")
+STREAM = ("--mode", "split", "--source", "testsrc", "--fps", "15", "--budget", "2")
 PLACES = {"link", "network", "slot", "device", "sender", "sender deadline", "edge"}
 """Where a frame may be dropped when nothing is wrong with the frame itself."""
 NOTICED = 3.0

@@ -115,6 +115,8 @@ def test_a_silent_lane_gives_way_to_a_new_one(modes: Modes[str]) -> None:
 
 
 def test_make_before_break(modes: Modes[str]) -> None:
+    modes.opened(A, "no news", 1.0)
+    assert (modes.serving, modes.trial, reasons(modes)) == (A, None, [])
     modes.opened(B, "moved", 1.0)
     assert (modes.serving, modes.trial) == (A, B)
     modes.promote(A, 1.0)  # it serves already
