@@ -143,11 +143,12 @@ class Keeper:
     async def _open_one(self) -> Connection:
         """A new connection to the first edge that grants one; if that may help, tries until one does.
 
-        Each try looks the edge's name up anew.
+        Each try looks the edge's name up anew. The edge that was just lost comes last.
         """
+        lost = None if self.connection is None else self.connection.url
         while True:
             errors: list[SplitRtcError] = []
-            for url in self._settings.urls:
+            for url in sorted(self._settings.urls, key=lambda url: url == lost):
                 connection = self._connect(url)
                 try:
                     await connection.open()
