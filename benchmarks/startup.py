@@ -34,7 +34,21 @@ FIGURES = (
 
 def start_ue(url: str) -> dict[str, Any]:
     """Start a UE, read its lines until there is a detection, end it."""
-    command = ["-m", "splitrtc", "ue", "--edge", url, "--source", "clip", "--profile", PROFILE, "--sink", "-"]
+    command = [
+        "-m",
+        "splitrtc",
+        "ue",
+        "--edge",
+        url,
+        "--mode",
+        "split",
+        "--source",
+        "clip",
+        "--profile",
+        PROFILE,
+        "--sink",
+        "-",
+    ]
     started = time.monotonic()
     first_result = None
     with subprocess.Popen(

@@ -139,8 +139,9 @@ def run_ue(start_ue: Any) -> Callable[..., tuple[int, dict[str, Any], str]]:
     def run(url: str, *flags: str, within: float = WAIT) -> tuple[int, dict[str, Any], str]:
         with start_ue(url, *flags) as process:
             written, errors = process.communicate(timeout=within)
-        # The summary is the last line; before it, there is one for each change of the mode.
-        return process.returncode, json.loads(written.splitlines()[-1]) if written else {}, errors
+        # Before the summary there is a line for each change of the mode.
+        summaries = [value for value in map(json.loads, written.splitlines()) if "event" not in value]
+        return process.returncode, summaries[0] if summaries else {}, errors
 
     return run
 
