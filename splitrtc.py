@@ -82,7 +82,8 @@ def connect(url: str, **settings: Unpack[UeOptions]) -> UeSession:
     """A session with the edge at ``url`` (``ws://``, ``wss://`` or ``HOST:PORT``), to be used as ``async with``.
 
     ``settings`` are the fields of `UeSettings`: model, partition, profile, fps, token, ca, fingerprint, bind, ...
-    A session ends with ConnectionLost when the edge is lost, unless ``mode="auto"`` or ``reconnect=True``. Raises BadArgument for one that is not what is expected; connecting happens on entering.
+    A session ends with ConnectionLost when the edge is lost, unless ``mode="auto"`` or ``reconnect=True``.
+    Raises BadArgument for one that is not what is expected; connecting happens on entering.
     """
     from pipeline.settings import UeSettings
     from pipeline.ue import UeSession

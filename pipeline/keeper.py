@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.reconnect import Backoff, Outages, worth_retrying
 from splitrtc_errors import BadArgument, ConnectionLost, Rejected, SplitRtcError
@@ -113,7 +113,8 @@ class Keeper:
     async def _change_over(self, old: Connection, new: Connection) -> None:
         proof = asyncio.create_task(self._lanes.taken_over(new.lane))
         try:
-            await asyncio.wait([proof, new.ended], timeout=MOVE_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            outcomes: list[asyncio.Future[Any]] = [proof, new.ended]
+            await asyncio.wait(outcomes, timeout=MOVE_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         finally:
             proof.cancel()
         if not new.ended.done():

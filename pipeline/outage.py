@@ -84,10 +84,11 @@ def plot_modes(frames: Sequence[dict[str, Any]], killed: float, ready: float | N
     for at, text in ((killed, "edge killed"), (ready, "edge ready again")):
         if at is not None:
             axes.axvline(at - begin, color="#c1121f", linestyle="--", linewidth=1)
-            axes.annotate(
+            note = axes.annotate(
                 text, (at - begin, 0.98), xycoords=("data", "axes fraction"), xytext=(4, 0),
                 textcoords="offset points", va="top", fontsize=9, color="#c1121f",
             )  # fmt: skip
+            note.set_in_layout(False)
     axes.set_ylim(bottom=0)
     axes.margins(x=0)
     axes.set_xlabel("time [s]")

@@ -52,10 +52,7 @@ Examples:
     " sent the picture; auto, split, and local while that gives no results.",
 )
 @option(
-    "--fallback/--no-fallback",
-    default=True,
-    show_default="--fallback",
-    help="With --mode auto, keep a whole model in memory for when there is no edge.",
+    "--no-fallback", is_flag=True, help="With --mode auto, keep no whole model in memory for when there is no edge."
 )
 @option(
     "--privacy",
@@ -133,6 +130,7 @@ Examples:
 @common_options
 def ue(
     edges: tuple[str, ...],
+    no_fallback: bool,
     sinks: tuple[str, ...],
     source: str,
     seconds: float | None,
@@ -154,7 +152,14 @@ def ue(
     if not edges and flags["mode"] != "local":
         raise BadArgument("no edge: give --edge URL, or --mode local to do without")
     url, *others = edges or ("",)
-    settings = UeSettings(url, edges=tuple(others), model=model, token=read_token(token, token_file), **flags)
+    settings = UeSettings(
+        url,
+        edges=tuple(others),
+        fallback=not no_fallback,
+        model=model,
+        token=read_token(token, token_file),
+        **flags,
+    )
     from pipeline.live import play
 
     live = sys.stderr.isatty()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.demo import edge_process
+from pipeline.demo import edge_process, start_edge, stop_edge
 from pipeline.settings import UeSettings
 from pipeline.summary import Summary
 from splitrtc_errors import (
@@ -253,3 +254,38 @@ def test_ctrl_c_ends_it_as_the_end_of_the_source_does(splitrtc: Call, edge_url: 
     watcher.join(10)
     assert done.exit_code == 0, done.err
     assert done.json["frames_answered"] > 0
+
+
+def test_changes_of_the_mode_are_lines_before_the_summary(splitrtc: Call, unused_tcp_port: int, tmp_path: Path) -> None:
+    lines = tmp_path / "pipe.jsonl"
+    os.mkfifo(lines)
+
+    def come_late_and_end_it() -> None:
+        with lines.open() as results:
+            results.readline()
+            with running_edge("127.0.0.1", unused_tcp_port):
+                for line in results:
+                    if json.loads(line)["mode"] == "split":
+                        os.kill(os.getpid(), signal.SIGINT)
+                        break
+                for _ in results:
+                    pass
+
+    watcher = threading.Thread(target=come_late_and_end_it)
+    watcher.start()
+    words = ["--edge", f"127.0.0.1:{unused_tcp_port}", "--source", "testsrc", "--json", "--sink", str(lines)]
+    done = splitrtc("ue", *words)
+    watcher.join(10)
+    assert done.exit_code == 0, done.err
+    change, summary = map(json.loads, done.out.splitlines())
+    assert (change["event"], change["mode"], change["point"]["partition"]) == ("mode", "split", "bottleneck_7")
+    assert summary["mode"] == "split"
+
+
+@contextlib.contextmanager
+def running_edge(host: str, port: int) -> Iterator[None]:
+    process, _ = start_edge(f"{host}:{port}")
+    try:
+        yield
+    finally:
+        stop_edge(process)
