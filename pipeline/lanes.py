@@ -83,7 +83,7 @@ class Lanes:
             worker: one thread, for the device's share of frames.
             chores: one thread, for what blocks and is not worth a frame's time.
             budget: seconds after capture at which a frame is worthless.
-            reconnect: the session comes back when it is lost; so shall a live source that fails.
+            reconnect: a live source that fails shall come back, too.
             outages: of the session.
             on_change: is told when frames begin to be answered another way.
         """

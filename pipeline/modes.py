@@ -17,12 +17,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["GRACE", "MAX_AWAITED", "PROBE_INTERVAL", "Change", "Modes"]
+__all__ = ["GRACE", "MAX_AWAITED", "MAX_PROOFS", "PROBE_INTERVAL", "STEADY", "Change", "Modes"]
 
 GRACE = 0.5
 """Seconds past the time at which a result was due, after which a lane counts as silent."""
 PROBE_INTERVAL = 0.2
 """Seconds between the frames that a lane on trial is given."""
+STEADY = 10.0
+"""Seconds that a lane must have served for its silence to count as a first one."""
+MAX_PROOFS = 16
+"""Results that a lane on trial has to give, at most. One will do, twice as many each time that it soon falls silent."""
 MAX_AWAITED = 256
 """Frames without a result that are remembered, at most. Only the first one of them decides."""
 SMOOTHING = 0.125
@@ -60,6 +64,9 @@ class Modes(Generic[L]):
         self._probes: deque[tuple[int, float]] = deque(maxlen=MAX_AWAITED)
         self._next_probe = 0.0
         self._usual = 0.0
+        self._since = 0.0  # when the serving lane began to
+        self._proofs = 1  # that a lane which fell silent has to give
+        self._missing = 0  # of them, on this trial
 
     # What there is.
 
@@ -110,6 +117,9 @@ class Modes(Generic[L]):
     def answered(self, lane: L, index: int, now: float) -> None:
         """A lane gave a result for a frame; so frames before that one will not be answered any more."""
         if lane is self.trial:
+            self._missing -= 1
+            if self._missing > 0:
+                return
             times = dict(self._probes)
             self._serve(lane, self._trial_reason, now)
             self._usual = now - times.get(index, now)
@@ -159,9 +169,10 @@ class Modes(Generic[L]):
         silent, trial, awaited = self.serving, self.trial, tuple(self._awaited)
         assert silent is not None
         if self._own is not None:
+            self._proofs = min(2 * self._proofs, MAX_PROOFS) if now - self._since < STEADY else 1
             self._serve(self._own, reason, now, keep_trial=True)
             if trial is None:
-                self._try(silent, BACK, now)
+                self._try(silent, BACK, now, self._proofs)
                 self._probes.extend(awaited)  # late is not never
         elif trial is not None:
             self._serve(trial, reason, now)
@@ -171,6 +182,7 @@ class Modes(Generic[L]):
 
     def _serve(self, lane: L | None, reason: str, now: float, *, keep_trial: bool = False) -> None:
         self.serving = lane
+        self._since = now
         self._silent = None
         self._usual = 0.0
         self._awaited.clear()
@@ -178,8 +190,9 @@ class Modes(Generic[L]):
             self._end_trial()
         self._tell(lane, reason, now)
 
-    def _try(self, lane: L, reason: str, now: float) -> None:
+    def _try(self, lane: L, reason: str, now: float, proofs: int = 1) -> None:
         self._end_trial()
+        self._missing = proofs
         self.trial, self._trial_reason = lane, reason
         self.probe_wanted, self._next_probe = True, now
 

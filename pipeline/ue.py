@@ -83,7 +83,7 @@ class UeSession:
             self._worker,
             self._chores,
             settings.budget,
-            reconnect=settings.keeps_trying,
+            reconnect=settings.reconnect,
             outages=self.outages,
             on_change=lambda change: self.on_mode(change),
         )

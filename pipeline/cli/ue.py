@@ -123,8 +123,8 @@ Examples:
 @option(
     "--reconnect",
     is_flag=True,
-    help="Go on when the edge or the camera fails: try again until it is back (always so with --mode auto; else the"
-    " default is to end with an error).",
+    help="Go on when the edge or the camera fails: try again until it is back (default: end with an error; with --mode"
+    " auto that holds for the camera alone).",
 )
 @link_option
 @common_options

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.modes import GRACE, MAX_AWAITED, PROBE_INTERVAL, Modes
+from pipeline.modes import GRACE, MAX_AWAITED, MAX_PROOFS, PROBE_INTERVAL, STEADY, Modes
 
 A, B, OWN = "edge A", "edge B", "own"
 
@@ -43,22 +43,40 @@ def test_the_own_lane_takes_over_when_a_result_is_long_due(modes: Modes[str]) ->
 
 def test_what_was_silent_serves_again_with_its_next_result(modes: Modes[str]) -> None:
     modes.own_ready(OWN, "ready", 0.0)
-    modes.submitted(A, 2, 1.0)
-    modes.tick(2.0)
+    modes.submitted(A, 2, 21.0)
+    modes.tick(22.0)
     assert modes.probe_wanted
-    modes.probed(2.0)
-    modes.submitted(A, 3, 2.0)
+    modes.probed(22.0)
+    modes.submitted(A, 3, 22.0)
     assert not modes.probe_wanted
-    assert modes.next_event() == pytest.approx(2.0 + PROBE_INTERVAL)
-    modes.tick(2.0 + PROBE_INTERVAL)
+    assert modes.next_event() == pytest.approx(22.0 + PROBE_INTERVAL)
+    modes.tick(22.0 + PROBE_INTERVAL)
     assert modes.probe_wanted
-    modes.answered(OWN, 3, 2.3)  # which is no news of the edge
+    modes.answered(OWN, 3, 22.3)  # which is no news of the edge
     assert modes.serving == OWN
-    modes.answered(A, 2, 2.4)  # late: this link is slower now
+    modes.answered(A, 2, 22.4)  # late: this link is slower now
     assert (modes.serving, modes.trial, modes.probe_wanted) == (A, None, False)
     assert [reason for _, reason in reasons(modes)] == ["no result for 1.0 s", "results come again"]
-    modes.submitted(A, 4, 3.0)
-    assert modes.next_event() == pytest.approx(3.0 + 1.4 + GRACE)
+    modes.submitted(A, 4, 23.0)
+    assert modes.next_event() == pytest.approx(23.0 + 1.4 + GRACE)
+
+
+def test_a_lane_that_soon_falls_silent_again_is_believed_less(modes: Modes[str]) -> None:
+    modes.own_ready(OWN, "ready", 0.0)
+    now, index, needed = 20.0, 2, []
+    for wait in (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, STEADY + 1.0):
+        now, index = now + wait, index + 1
+        modes.submitted(A, index, now)
+        now += 2.0
+        modes.tick(now)
+        assert (modes.serving, modes.trial) == (OWN, A)
+        proofs = 0
+        while modes.serving == OWN:
+            now, index, proofs = now + PROBE_INTERVAL, index + 1, proofs + 1
+            modes.submitted(A, index, now)
+            modes.answered(A, index, now + 0.1)
+        needed.append(proofs)
+    assert needed == [1, 2, 4, 8, MAX_PROOFS, MAX_PROOFS, 1]
 
 
 def test_an_edge_that_comes_back_serves_with_its_first_result(modes: Modes[str]) -> None:
@@ -285,7 +303,7 @@ class Session(RuleBasedStateMachine):
     @rule()
     def an_edge_that_works_serves_in_the_end(self) -> None:
         """Given time, and an edge that is open and answers, the device does not go on alone."""
-        self.the_camera_runs(30)
+        self.the_camera_runs(100)
         candidate = self.modes.trial or self.modes.serving
         if candidate in self.edges and self.edges[candidate] == "well":
             assert self.modes.serving == candidate
