@@ -36,7 +36,6 @@ MAX_THREADS = 1024
 MODES = ("auto", "local", "split", "remote")
 PRIVACIES = ("any", "no-pictures")
 """What may leave the device: anything, or neither pictures nor tensors that hold them."""
-OBJECTIVES = ("latency", "energy", "bandwidth")
 
 _STUN = re.compile(rf"stun:{HOST_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
@@ -93,8 +92,6 @@ class UeOptions(TypedDict, total=False):
     mode: str
     fallback: bool
     privacy: str
-    optimise: str
-    prefer: str | None
     edges: tuple[str, ...]
 
 
@@ -134,8 +131,7 @@ class UeSettings:
     no edge is needed (``url`` may be empty); ``remote``, the edge alone, which is sent the picture; ``auto``, split,
     and local while that gives no results. ``auto`` never gives up, as with ``reconnect``; ``fallback`` False spares
     the memory of the model that the device keeps for it. ``privacy`` "no-pictures" refuses whatever would send the
-    picture. ``optimise`` and ``prefer`` (name or id of a cut) are wishes for who decides on the operating point.
-    ``edges`` are further ones, tried in this order after ``url``.
+    picture. ``edges`` are further ones, tried in this order after ``url``.
     """
 
     url: str
@@ -159,8 +155,6 @@ class UeSettings:
     mode: str = "split"
     fallback: bool = True
     privacy: str = "any"
-    optimise: str = "latency"
-    prefer: str | None = None
     edges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -172,7 +166,7 @@ class UeSettings:
             raise BadArgument(f"timeout: expected a positive number of seconds, got {self.timeout:g}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BadArgument(f"threshold: expected a score from 0 to 1, got {self.threshold:g}")
-        for name, choices in (("mode", MODES), ("privacy", PRIVACIES), ("optimise", OBJECTIVES)):
+        for name, choices in (("mode", MODES), ("privacy", PRIVACIES)):
             if (value := getattr(self, name)) not in choices:
                 raise BadArgument(f"{name}: expected {', '.join(choices)}, got {value!r:.100}")
         if self.mode == "remote" and self.privacy == "no-pictures":

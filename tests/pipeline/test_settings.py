@@ -78,7 +78,6 @@ def test_the_defaults_are_what_a_newcomer_needs() -> None:
         ({"threads": 10**12}, "threads"),
         ({"mode": "alone"}, "mode: expected auto, local, split, remote"),
         ({"privacy": "some"}, "privacy: expected any, no-pictures"),
-        ({"optimise": "beauty"}, "optimise: expected"),
         ({"mode": "remote", "privacy": "no-pictures"}, "sends the picture"),
         ({"bind": "gpu-box"}, "bind: expected an IP address"),
         ({"bind": "0.0.0.0"}, "bind: expected one address"),
