@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from models import PartitionStore, Zoo
 from pipeline.edge_session import EdgeSession
-from pipeline.offers import acceptables, points
+from pipeline.offers import acceptables, output_profile, points
 from pipeline.settings import EdgeSettings, ice_server
 from pipeline.tails import Tail, TailPool
 from pipeline.tls import server_context
@@ -221,7 +221,7 @@ class Edge:
         try:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
             fps = max(offer.fps for offer in answered)
-            session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes)
+            session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes, output_profile(answered))
             answer = await peer.create_answer(without_resume_id(request.offer), attributes_of(answered))
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session
                 raise _draining()

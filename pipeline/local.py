@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from models import Detector, Preprocessor, Zoo
 from models.fixed import load_whole
+from models.task import DETECTION
 from models.zoo import DEFAULT_MODEL
 from pipeline.outcome import FrameResult, Timings
 from splitrtc_errors import ModelError, SplitRtcError
 
 if TYPE_CHECKING:
-    from models import ModelCard
+    from numpy.typing import NDArray
+
+    from models import Detections, ModelCard
     from pipeline.frames import Frame
     from pipeline.settings import UeSettings
     from pipeline.uplink import Finish
@@ -48,9 +51,9 @@ class LocalLane:
     ) -> None:
         """Load and warm the model: to be called in a thread. Raises ModelError or MissingDependency."""
         self.card = card
-        self._threshold = card.decoding.display_score if threshold is None else threshold
-        self._preprocessor = Preprocessor(card)
-        self._detector = Detector(card)
+        self._preprocessor = None if card.preprocessing is None else Preprocessor(card)
+        self._detector = None if card.decoding is None else Detector(card)
+        self._threshold = threshold
         self._model = load_whole(card, provider, threads)
         self._model.warm_up()
         self.seconds = min(self._measure() for _ in range(MEASURED_RUNS))
@@ -72,18 +75,18 @@ class LocalLane:
     def process(self, frame: Frame) -> FrameResult:
         """The result of a frame. Raises ModelError when the model fails on it."""
         started = time.monotonic()
-        picture = self._preprocessor.prepare(frame.image)
+        picture = self._preprocessor.prepare(frame.image) if self._preprocessor else frame.image
         preprocessed = time.monotonic()
         outputs = self._model.run([picture])
         inferred = time.monotonic()
-        found = self._detector.decode(outputs).at_least(self._threshold)
-        boxes = self._preprocessor.undo(found.xyxy, (frame.width, frame.height))
+        found = self._find(outputs, frame)
         completed = time.monotonic()
         return FrameResult(
             frame=frame,
             status="ok",
             mode=self.mode,
-            detections=replace(found, xyxy=boxes),
+            detections=found,
+            tensors=self._tensors(outputs) if found is None else None,
             labels=self.card.labels,
             timings=Timings(
                 wait=started - frame.captured,
@@ -94,6 +97,19 @@ class LocalLane:
             ),
             completed=completed,
         )
+
+    def _find(self, outputs: list[NDArray[Any]], frame: Frame) -> Detections | None:
+        """The detections in pixels of the frame; None of a model of another task."""
+        if self._detector is None or self._preprocessor is None:
+            return None
+        score = self.card.detection.display_score if self._threshold is None else self._threshold
+        found = self._detector.decode(outputs).at_least(score)
+        return replace(found, xyxy=self._preprocessor.undo(found.xyxy, (frame.width, frame.height)))
+
+    def _tensors(self, outputs: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        for output in outputs:
+            output.setflags(write=False)
+        return {spec.name: output for spec, output in zip(self._model.outputs, outputs, strict=True)}
 
     def submit(self, frame: Frame, coded: FrameResult, finish: Finish) -> None:
         """Hand on what `process` found."""
@@ -111,7 +127,8 @@ def stand_ins(zoo: Zoo, card: ModelCard) -> Iterator[ModelCard]:
     if card.is_here:
         yield card
     others = [other for name in zoo.names() if (other := zoo.get(name)).name != card.name and other.is_here]
-    alike = [other for other in others if set(card.labels) - {UNNAMED} <= set(other.labels)]
+    detectors = [other for other in others if card.task == other.task == DETECTION]
+    alike = [other for other in detectors if set(card.labels) - {UNNAMED} <= set(other.labels)]
     yield from sorted(alike, key=lambda other: other.size)
 
 

@@ -6,6 +6,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline.outcome import ANSWERED
 from pipeline.plot import require_matplotlib, save
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class _Shown(NamedTuple):
 
 def _shown(frames: Sequence[dict[str, Any]]) -> list[_Shown]:
     """The results in the order in which they came; what is older than one that was there already is left out."""
-    answered = [frame for frame in frames if frame["detections"] is not None]
+    answered = [frame for frame in frames if frame["status"] in ANSWERED]
     results = sorted(
         _Shown(frame["captured"] + frame["timings_ms"]["total"] / 1000, frame["captured"], frame["mode"])
         for frame in answered

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.events import NO_LANE
+from splitrtc_errors import SinkError
 
 if TYPE_CHECKING:
     from pipeline.frames import Image
@@ -22,9 +23,14 @@ _RED = (0, 0, 160)
 
 
 def annotate(result: FrameResult) -> Image:
-    """A copy of the frame with its boxes, their labels and scores, and lines on the frame and on who answers it."""
+    """A copy of the frame with its boxes, their labels and scores, and lines on the frame and on who answers it.
+
+    SinkError for a frame that is no picture.
+    """
     import cv2
 
+    if not result.frame.is_picture:
+        raise SinkError("the frames are no pictures, so there is nothing to draw on: record to FILE.jsonl")
     image = result.frame.image.copy()
     height, width = image.shape[:2]
     scale = max(0.4, min(width, height) / 1000)

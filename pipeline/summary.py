@@ -66,13 +66,13 @@ class Summary:
             self.frames_sent += 1
             self.bytes_sent += result.bytes_sent
         self._ended_last = max(self._ended_last, result.completed)
-        if result.detections is None:
+        if not result.answered:
             return
         self.answered += 1
         self.modes[result.mode] += 1
         self._gap = self._gap_until(result.completed)
         self._result_last = result.completed
-        self.detections += len(result.detections)
+        self.detections += 0 if result.detections is None else len(result.detections)
         self._share_received += result.share_received
         total = result.timings.total
         self.fresh += total is not None and total <= FRESH_SECONDS

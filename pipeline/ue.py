@@ -29,7 +29,9 @@ from signaling import new_resume_id
 from splitrtc_errors import BadArgument, ConnectionLost, SplitRtcError
 
 if TYPE_CHECKING:
+    from models import ModelCard, TensorSpec
     from pipeline.events import ModeChanged
+    from pipeline.local import LocalLane
     from pipeline.offers import OperatingPoint
     from pipeline.outcome import FrameResult
     from pipeline.sinks import Sink
@@ -91,6 +93,7 @@ class UeSession:
         self._keeper = Keeper(
             settings, self._connection_to, self._lanes, self.outages, backoff or Backoff(), self._came_up
         )
+        self._own: LocalLane | None = None
         self._up: asyncio.Future[None]
         self._tasks: list[asyncio.Task[None]] = []
         self._run: Run | None = None
@@ -164,7 +167,7 @@ class UeSession:
             raise self._error
         self._run = Run(
             self._lanes,
-            open_source(source, fps=self.settings.fps),
+            open_source(source, fps=self.settings.fps, tensor=_ready_input(self._card)),
             [open_sink(sink) for sink in sinks],
             repeat=repeat,
             every=every,
@@ -220,6 +223,11 @@ class UeSession:
         return self._keeper.connection
 
     @property
+    def _card(self) -> ModelCard:
+        """Of the model that frames are for: the edge's, or, as long as there was none, the device's own."""
+        return self._own.card if self._own is not None and self._connection is None else self.point.card
+
+    @property
     def _way(self) -> Uplink:
         if self._connection is None:
             raise BadArgument("the session has no connection to an edge")
@@ -244,8 +252,7 @@ class UeSession:
 
     async def _go_alone(self) -> None:
         lane = await asyncio.get_running_loop().run_in_executor(self._chores, load_own, self.settings)
-        self._lanes.add_own(lane, "as asked for")
-        self._came_up()
+        self._add_own(lane, "as asked for")
 
     async def _stand_by(self, stand_in: StandIn) -> None:
         """Get ready to go on without an edge.
@@ -261,8 +268,12 @@ class UeSession:
             self._fail(error)
         else:
             if lane is not None:
-                self._lanes.add_own(lane, self._keeper.told or "no edge yet")
-                self._came_up()
+                self._add_own(lane, self._keeper.told or "no edge yet")
+
+    def _add_own(self, lane: LocalLane, reason: str) -> None:
+        self._own = lane
+        self._lanes.add_own(lane, reason)
+        self._came_up()
 
     def _connection_to(self, url: str) -> Connection:
         if self.settings.mode == "remote":
@@ -280,6 +291,11 @@ class UeSession:
             self._up.set_exception(error)
         elif self._run is not None:
             self._run.interrupt(error)
+
+
+def _ready_input(card: ModelCard) -> TensorSpec | None:
+    """What a model takes that takes no pictures."""
+    return card.image if card.preprocessing is None else None
 
 
 def _nothing() -> None:

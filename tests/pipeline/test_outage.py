@@ -15,7 +15,7 @@ KILLED, READY = 5.0, 10.0
 
 def frame(captured: float, mode: str = "split", *, age: float = 0.05, answered: bool = True) -> dict[str, Any]:
     timings = {"total": age * 1000} if answered else {}
-    return {"captured": captured, "mode": mode, "timings_ms": timings, "detections": [] if answered else None}
+    return {"captured": captured, "mode": mode, "timings_ms": timings, "status": "ok" if answered else "lost"}
 
 
 def run() -> list[dict[str, Any]]:
