@@ -120,6 +120,19 @@ def test_the_model_asked_for_is_loaded(tiny_model: Path) -> None:
         load_own(UeSettings("", mode="local", model="no such"))
 
 
+def test_a_model_of_another_task_gives_its_outputs_and_has_no_stand_in_but_itself(scene: Path) -> None:
+    lane = load_own(UeSettings("", mode="local", model="scene", models=(scene,)))
+    picture = Frame(np.full((4, 4, 3), 255, np.uint8), 0, 0.0)
+    result = lane.process(picture)
+    assert (result.answered, result.detections) == (True, None)
+    assert result.tensors is not None
+    assert list(result.tensors) == [spec.name for spec in lane.card.outputs]
+    assert not any(tensor.flags.writeable for tensor in result.tensors.values() if tensor.ndim)
+    zoo = Zoo([scene])
+    assert [card.name for card in stand_ins(zoo, zoo.get("scene"))] == ["scene"]
+    assert "scene" not in [card.name for card in stand_ins(zoo, zoo.get())]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"model": "no such"}, "no model 'no such'"), ({"budget": 0.001}, "no model at hand finds the same in time")],
