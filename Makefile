@@ -18,7 +18,7 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \
 	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
 	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
-	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py \
+	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py pipeline/modes.py pipeline/events.py \
 	models/ladder.py models/evaluation/*.py pipeline/evaluation/figures.py
 
 empty :=

@@ -21,7 +21,7 @@ from splitrtc_errors import BadArgument
 if TYPE_CHECKING:
     from rtc import IceServer
 
-__all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server"]
+__all__ = ["MODES", "PRIVACIES", "EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server"]
 
 DEFAULT_LISTEN = "127.0.0.1:8787"
 DEFAULT_FPS = 30.0
@@ -33,6 +33,9 @@ FRAME_BUDGET = 0.5
 CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
 MAX_THREADS = 1024
+MODES = ("auto", "local", "split", "remote")
+PRIVACIES = ("any", "no-pictures")
+"""What may leave the device: anything, or neither pictures nor tensors that hold them."""
 
 _STUN = re.compile(rf"stun:{HOST_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
@@ -86,6 +89,10 @@ class UeOptions(TypedDict, total=False):
     threshold: float | None
     reconnect: bool
     link: str | None
+    mode: str
+    fallback: bool
+    privacy: str
+    edges: tuple[str, ...]
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -119,6 +126,12 @@ class UeSettings:
     ``reconnect`` a session that is lost, or that does not come up, is tried again for as long as that may help.
     ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on the address that the media is
     bound to.
+
+    ``mode`` says who answers the frames: ``split``, the edge with the device; ``local``, the device alone, for which
+    no edge is needed (``url`` may be empty); ``remote``, the edge alone, which is sent the picture; ``auto``, split,
+    and local while that gives no results. ``auto`` never gives up, as with ``reconnect``; ``fallback`` False spares
+    the memory of the model that the device keeps for it. ``privacy`` "no-pictures" refuses whatever would send the
+    picture. ``edges`` are further ones, tried in this order after ``url``.
     """
 
     url: str
@@ -139,6 +152,10 @@ class UeSettings:
     threshold: float | None = None
     reconnect: bool = False
     link: str | None = None
+    mode: str = "split"
+    fallback: bool = True
+    privacy: str = "any"
+    edges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:
@@ -149,6 +166,11 @@ class UeSettings:
             raise BadArgument(f"timeout: expected a positive number of seconds, got {self.timeout:g}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BadArgument(f"threshold: expected a score from 0 to 1, got {self.threshold:g}")
+        for name, choices in (("mode", MODES), ("privacy", PRIVACIES)):
+            if (value := getattr(self, name)) not in choices:
+                raise BadArgument(f"{name}: expected {', '.join(choices)}, got {value!r:.100}")
+        if self.mode == "remote" and self.privacy == "no-pictures":
+            raise BadArgument("mode remote sends the picture, which privacy no-pictures forbids: choose one of both")
         _check_threads("threads", self.threads)
         _check_address("bind", self.bind)
         for server in self.ice_servers:
@@ -162,12 +184,26 @@ class UeSettings:
                 )
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """All edges, in the order in which they are tried."""
+        return (self.url, *self.edges)
+
+    @property
+    def keeps_trying(self) -> bool:
+        """Whether a session that is lost, or does not come up, is tried again."""
+        return self.reconnect or self.mode == "auto"
+
+    @property
     def media_bind(self) -> str | None:
+        """Address for the media of the first edge: see `media_bind_to`."""
+        return self.media_bind_to(self.url)
+
+    def media_bind_to(self, url: str) -> str | None:
         """Address for the media: as told, else loopback for an edge there, which ICE leaves out by itself."""
         if self.bind is not None:
             return self.bind
         try:
-            host = urlsplit(self.url if "//" in self.url else f"//{self.url}").hostname or ""
+            host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
         except ValueError:
             raise BadArgument("edge: expected a URL such as wss://edge.example:8443 or 192.0.2.7:8080") from None
         return _loopback_of(host)

@@ -76,6 +76,9 @@ def test_the_defaults_are_what_a_newcomer_needs() -> None:
         ({"threshold": NAN}, "threshold"),
         ({"threads": 0}, "threads"),
         ({"threads": 10**12}, "threads"),
+        ({"mode": "alone"}, "mode: expected auto, local, split, remote"),
+        ({"privacy": "some"}, "privacy: expected any, no-pictures"),
+        ({"mode": "remote", "privacy": "no-pictures"}, "sends the picture"),
         ({"bind": "gpu-box"}, "bind: expected an IP address"),
         ({"bind": "0.0.0.0"}, "bind: expected one address"),
         ({"bind": "::"}, "bind: expected one address"),
@@ -204,3 +207,15 @@ def test_a_link_stands_on_one_address() -> None:
     with pytest.raises(BadArgument, match="give --bind"):
         UeSettings("ws://gpu-box:8787", link="rtt=40")
     assert UeSettings("ws://gpu-box:8787", link="rtt=40", bind="192.0.2.7").media_bind == "192.0.2.7"
+
+
+def test_further_edges_come_after_the_first() -> None:
+    settings = UeSettings("ws://one", edges=("127.0.0.1:2", "ws://three"))
+    assert settings.urls == ("ws://one", "127.0.0.1:2", "ws://three")
+    assert [settings.media_bind_to(url) for url in settings.urls] == [None, "127.0.0.1", None]
+
+
+@pytest.mark.parametrize(("mode", "reconnect"), [("auto", False), ("split", True), ("auto", True)])
+def test_who_goes_on_trying(mode: str, reconnect: bool) -> None:
+    assert UeSettings("ws://one", mode=mode, reconnect=reconnect).keeps_trying
+    assert not UeSettings("ws://one").keeps_trying

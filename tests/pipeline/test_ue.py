@@ -306,6 +306,7 @@ async def test_a_session_that_is_over_takes_no_run(edge: Edge, make_feed: Any) -
     async with session:
         assert session.describe() == {
             "mode": "split",
+            "reason": "connected",
             "model": MODEL,
             "partition": "bottleneck_7",
             "profile": Zoo().get().default_profile,
