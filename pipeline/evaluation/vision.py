@@ -9,7 +9,6 @@ import numpy as np
 
 from models import Detector, PartitionStore, Preprocessor, load_submodel
 from models.fixed import load_whole
-from pipeline.offers import VARIANT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +30,7 @@ class Vision:
     def __init__(self, card: ModelCard, cut: PartitionCard, *, provider: str = "auto", score: float) -> None:
         """``score`` is the lowest one of a detection that is reported. Raises ModelError, MissingDependency."""
         self.card = card
-        self.partition = PartitionStore().get(card, cut.tensors, variant=VARIANT)
+        self.partition = PartitionStore().get(card, cut.tensors)
         self._whole = load_whole(card, provider=provider)
         self._head = load_submodel(self.partition.head_path, provider=provider)
         self._tail = load_submodel(self.partition.tail_path, provider=provider)
