@@ -359,7 +359,8 @@ def _klt_targets(
 def _file_targets() -> Iterator[Target]:
     from models import Calibration, ModelCard, Zoo
     from models.information import read_information
-    from splitrtc_errors import ModelError, ModelFileError
+    from signaling.manifest import read_manifest
+    from splitrtc_errors import ModelError, ModelFileError, ProtocolError
 
     card = Zoo().get()
     path = card.calibration_path(next(cut for cut in card.partitions if cut.default))
@@ -389,6 +390,36 @@ def _file_targets() -> Iterator[Target]:
 
     yield Target("card", read_card, texts, (ModelError,), is_text=True)
     yield Target("information", read_information, _information(), (ModelError,), is_text=True)
+    yield Target("manifest", read_manifest, [_manifest()], (ProtocolError,), is_text=True)
+
+
+def _manifest() -> bytes:
+    """A manifest with a model in it."""
+    from models.information import EndpointCapabilities, ModelInformation, read_information
+    from signaling.manifest import (
+        EdgeLimits,
+        File,
+        Load,
+        Manifest,
+        ModelEntry,
+        PartitionEntry,
+        ProfileEntry,
+        Service,
+        VariantEntry,
+        manifest_bytes,
+    )
+
+    model, _, endpoint = map(read_information, _information())
+    assert isinstance(model, ModelInformation)
+    assert isinstance(endpoint, EndpointCapabilities)
+    file = File(model.identifier, 9, "a.onnx")
+    profile = ProfileEntry("raw", file, 9.0, 1.0, 2.0, 30.5, 0.9)
+    variants = (VariantEntry("fp32", file, 99, 5.0, 30.5),)
+    partition = PartitionEntry(model.split_points[0].identifier, "early", variants, (profile,), tail_ms=3.0)
+    models = (ModelEntry(model, file, "whole", (partition,), file, 20.0),)
+    return manifest_bytes(
+        Manifest(Service("x", "1"), "ready", Load(1, 2, 0.5), EdgeLimits(9, 30.0, 5e3), endpoint, models)
+    )
 
 
 def _information() -> list[bytes]:
