@@ -91,6 +91,7 @@ __all__ = [
     "EncodedFrame",
     "Encoder",
     "EndpointCapabilities",
+    "Head",
     "IntermediateData",
     "Model",
     "ModelCard",

@@ -109,6 +109,26 @@ class PartitionStore:
             self._trim(folder)
         return found
 
+    def delivered(self, card: ModelCard, tensors: Sequence[str], variant: str, digest: str) -> Head | None:
+        """Return the head of this digest that was delivered, None when none was."""
+        folder, index = self._place(card, tensors, _delivery(variant, digest))
+        _touch(folder)
+        return _read(folder, {**index, "variant": variant, "head": digest}, Head)
+
+    def adopt(self, card: ModelCard, tensors: Sequence[str], variant: str, data: bytes) -> Head:
+        """Keep a head that was delivered; the model itself need not be here.
+
+        Raises ModelFileError for what is not the head of this cut (`models.delivered`), UserError when the cache
+        cannot be written.
+        """
+        from models.delivered import checked_head  # which loads onnx
+
+        crossing = checked_head(data, card, tensors)
+        folder, index = self._place(card, tensors, _delivery(variant, bytes_digest(data)))
+        head = _keep(folder, {**index, "variant": variant}, card, (data,), crossing, Head)
+        self._trim(folder)
+        return head
+
     def _place(self, card: ModelCard, tensors: Sequence[str], variant: str) -> tuple[Path, dict[str, Any]]:
         """The folder of a partition's files, and how its index begins."""
         identity = partition_id(card.digest, tensors)
@@ -121,6 +141,11 @@ class PartitionStore:
 
     def _trim(self, keep: Path) -> None:
         trim(self._folder.glob("*/"), self.max_bytes, keep, _used)
+
+
+def _delivery(variant: str, digest: str) -> str:
+    """Where a head lies that somebody else made: theirs may differ."""
+    return f"{variant}-{digest_hex(digest)[:16]}"
 
 
 def _touch(folder: Path) -> None:

@@ -28,8 +28,8 @@ def with_weights_as(variant: str, head: bytes) -> bytes:
 
     ``fp16`` rounds each weight to float16; a tensor with values beyond its range stays float32. ``int8`` has one scale
     for each index of the first axis, its largest magnitude over 127, and rounds half to even; tensors of one
-    dimension become float16. The same bytes each time. Raises BadArgument for another variant, ModelFileError for what is no
-    head with its weights inside.
+    dimension become float16. The same bytes each time. Raises BadArgument for another variant, ModelFileError for what
+    is no head with its weights inside.
     """
     stored = {"fp16": _half, "int8": _bytes}.get(variant)
     if stored is None:

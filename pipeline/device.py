@@ -48,9 +48,7 @@ class DevicePart:
     Only `acknowledge` may be called from elsewhere.
     """
 
-    def __init__(
-        self, point: OperatingPoint, heads: Heads, *, provider: str, threads: int, max_payload: int
-    ) -> None:
+    def __init__(self, point: OperatingPoint, heads: Heads, *, provider: str, threads: int, max_payload: int) -> None:
         self.point = point
         self.partition: Head = heads.head(point.card, point.cut.tensors, point.variant)
         self._preprocessor = Preprocessor(point.card)

@@ -40,7 +40,7 @@ FOREVER = "private, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class ServedFile:
-    """A file of this digest and size in bytes; ``compressed`` holds path and size of each compressed form, by coding."""
+    """A file of this digest and size in bytes; ``compressed`` holds path and size of its compressed forms by coding."""
 
     digest: str
     path: Path
