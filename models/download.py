@@ -361,7 +361,7 @@ class _Tls(urllib.request.HTTPSHandler):
 
             def checked() -> None:
                 connect()
-                found = connection.sock.getpeercert(binary_form=True)  # type: ignore[union-attr]
+                found = connection.sock.getpeercert(binary_form=True)
                 if not compare_digest(sha256(found or b"").digest(), expected):
                     connection.close()
                     raise ssl.SSLCertVerificationError("the certificate has another fingerprint")
