@@ -10,7 +10,9 @@ import fcntl
 import http.client
 import os
 import re
+import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +44,7 @@ MAX_WINDOW = 2**27
 """Bytes that unpacking may keep."""
 
 _CHUNK = 2**18
+_SLOW_CHUNK = 2**14
 _FRAGMENT = re.compile(r"sha-?256=([0-9a-f]{64})")
 _LOOPBACK = ("127.0.0.1", "::1")
 
@@ -61,10 +64,11 @@ class Access:
     tls: ssl.SSLContext | None = None
     fingerprint: bytes | None = None
 
-    def opener(self) -> urllib.request.OpenerDirector:
-        """What opens URLs of this server."""
+    def opener(self, *, slow: bool = False) -> urllib.request.OpenerDirector:
+        """What opens URLs of this server; with ``slow``, so that little of what comes waits to be read."""
         # No proxy: the WebSocket goes without one, too.
-        opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}), _Tls(self))
+        handlers = [_NoRedirects(), urllib.request.ProxyHandler({}), _Plain(slow), _Tls(self, slow)]
+        opener = urllib.request.build_opener(*handlers)
         if self.token is not None:
             opener.addheaders.append(("Authorization", f"Bearer {self.token}"))
         return opener
@@ -82,6 +86,8 @@ class Download:
     size: int | None = None
     access: Access | None = None
     folder: Path | None = None
+    rate: float | None = None
+    """Bytes per second that may come, about: for what shall not get in the way of something else."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -137,7 +143,8 @@ def ensure_file(card: ModelCard, *, offline: bool = False, progress: Progress | 
 def fetch(download: Download, *, offline: bool = False, progress: Progress | None = None) -> Path:
     """Return the file, fetched into the cache if it is not there; any number of processes may want it at once.
 
-    What a connection that was cut has brought stays, and the next call goes on from there.
+    What a connection that was cut has brought stays, and the next call goes on from there. What
+    ``progress`` raises ends the download.
 
     Raises:
         Unreachable: the server cannot be reached, has no such file, or may not be asked (``offline``).
@@ -244,7 +251,7 @@ def _receive(part: IO[bytes], start: int, download: Download, progress: Progress
     headers = {"User-Agent": "splitrtc", "Accept-Encoding": "zstd" if compressed else "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    opener = _opener() if download.access is None else download.access.opener()
+    opener = _opener() if download.access is None else download.access.opener(slow=download.rate is not None)
     try:
         response = opener.open(urllib.request.Request(download.url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -278,12 +285,11 @@ def _copy(response: Any, part: IO[bytes], start: int, download: Download, progre
         raise _wrong_size(download, total, limit)
     there = start
     progress(there, download.size or total)
-    while chunk := _read(response):
+    while chunk := _read(response, _chunk(download)):
         there += len(chunk)
         if there > limit:
             raise _wrong_size(download, there, limit)
-        part.write(chunk)
-        part.flush()
+        _append(part, chunk, download)
         progress(there, download.size or total)
     if there != (total if download.size is None else download.size) and (total or download.size):
         raise _Lost("the connection was cut")
@@ -300,7 +306,7 @@ def _unpack(response: Any, part: IO[bytes], download: Download, progress: Progre
     with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(response) as reader:
         while True:
             try:
-                chunk = reader.read(_CHUNK)
+                chunk = reader.read(_chunk(download))
             except zstandard.ZstdError as error:
                 raise ModelFileError(f"{download.url} is not the file: its compressed form is damaged") from error
             except (OSError, http.client.HTTPException) as error:
@@ -310,8 +316,7 @@ def _unpack(response: Any, part: IO[bytes], download: Download, progress: Progre
             there += len(chunk)
             if there > download.size:
                 raise _wrong_size(download, there, download.size)
-            part.write(chunk)
-            part.flush()
+            _append(part, chunk, download)
             progress(there, download.size)
     if there != download.size:
         raise _Lost("the connection was cut")
@@ -321,9 +326,20 @@ def _wrong_size(download: Download, found: int, limit: int) -> ModelFileError:
     return ModelFileError(f"{download.url} is not the file: it has {found} bytes or more, expected {limit}")
 
 
-def _read(response: Any) -> bytes:
+def _chunk(download: Download) -> int:
+    return _CHUNK if download.rate is None else _SLOW_CHUNK
+
+
+def _append(part: IO[bytes], chunk: bytes, download: Download) -> None:
+    part.write(chunk)
+    part.flush()
+    if download.rate is not None:
+        time.sleep(len(chunk) / download.rate)
+
+
+def _read(response: Any, size: int) -> bytes:
     try:
-        chunk: bytes = response.read(_CHUNK)
+        chunk: bytes = response.read(size)
     except (OSError, http.client.HTTPException) as error:
         raise _Lost(error) from error
     return chunk
@@ -339,35 +355,59 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Nowhere."""
 
 
+class _Plain(urllib.request.HTTPHandler):
+    def __init__(self, slow: bool) -> None:
+        super().__init__()
+        self._slow = slow
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._connection, req)
+
+    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(host, **options)
+        return _checked(connection, None, self._slow)
+
+
 class _Tls(urllib.request.HTTPSHandler):
     """Opens https as an `Access` says; a certificate is looked at before anything is said."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, slow: bool) -> None:
         context = access.tls or ssl.create_default_context()
         if access.fingerprint is not None:
-            context = ssl.create_default_context()
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         super().__init__(context=context)
+        self._tls = context
         self._fingerprint = access.fingerprint
+        self._slow = slow
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, req, context=self._context)  # type: ignore[attr-defined]
+        return self.do_open(self._connection, req)
 
-    def _connection(self, host: str, **options: Any) -> http.client.HTTPSConnection:
-        connection = http.client.HTTPSConnection(host, **options)
-        if self._fingerprint is not None:
-            expected, connect = self._fingerprint, connection.connect
+    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        connection = http.client.HTTPSConnection(host, context=self._tls, **options)
+        return _checked(connection, self._fingerprint, self._slow)
 
-            def checked() -> None:
-                connect()
-                found = connection.sock.getpeercert(binary_form=True)
-                if not compare_digest(sha256(found or b"").digest(), expected):
-                    connection.close()
-                    raise ssl.SSLCertVerificationError("the certificate has another fingerprint")
 
-            connection.connect = checked  # type: ignore[method-assign]
-        return connection
+def _checked(
+    connection: http.client.HTTPConnection, fingerprint: bytes | None, slow: bool
+) -> http.client.HTTPConnection:
+    """The same connection; when it comes up, its certificate must have this fingerprint."""
+    connect = connection.connect
+
+    def connect_and_look() -> None:
+        connect()
+        if slow:
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_CHUNK)
+        if fingerprint is not None:
+            assert isinstance(connection.sock, ssl.SSLSocket)
+            found = sha256(connection.sock.getpeercert(binary_form=True) or b"").digest()
+            if not compare_digest(found, fingerprint):
+                connection.close()
+                raise ssl.SSLCertVerificationError("its certificate has another fingerprint")
+
+    connection.connect = connect_and_look  # type: ignore[method-assign]
+    return connection
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
