@@ -31,6 +31,8 @@ MAX_CONSTANT = 64
 
 SMALLER = ("fp16", "int8")
 """Variants of a head besides fp32, the larger one first."""
+VARIANTS = ("fp32", *SMALLER)
+"""The forms in which a head is to be had."""
 DELIVERIES = ("head", "whole", "none")
 
 IMAGE_DTYPES = ("float32", "int32", "uint8")

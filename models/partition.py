@@ -14,17 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from models.cache import CACHE_VARIABLE, cache_limit, default_cache_dir, trim
-from models.card import SMALLER, ModelCard
+from models.card import VARIANTS, ModelCard
 from models.files import replace_file
 from models.identity import bytes_digest, digest_hex, file_digest, partition_id
 from models.runtime import load_submodel
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CutError, ModelFileError, TensorError, UserError
 
-__all__ = ["VARIANTS", "Head", "Partition", "PartitionStore"]
+__all__ = ["Head", "Partition", "PartitionStore"]
 
-VARIANTS = ("fp32", *SMALLER)
-"""The forms in which a head is to be had."""
 FORMAT = 2
 """Version of the layout on disk, part of every key: older files are left alone and made again."""
 

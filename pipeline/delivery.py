@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 
 from models import Calibration, ModelCard, is_calibrated, needs_calibration, parse_profile
 from models.cache import cache_limit, default_cache_dir, trim
-from models.card import MAX_CARD_BYTES
+from models.card import MAX_CARD_BYTES, VARIANTS
 from models.download import Access, Download, Progress, fetch, read_url
-from models.partition import VARIANTS
 from pipeline.offers import OperatingPoint
 from signaling import UNAUTHORIZED, make_problem, rejection
 from signaling.client import http_url, parse_fingerprint, tls_context

@@ -68,7 +68,7 @@ class Library:
         self._settings = settings
         for folder in settings.models:
             if not folder.is_dir():
-                raise BadArgument(f"no folder {folder}: --models names folders of model cards or model files")
+                raise BadArgument(f"no model in {folder}: there is no such folder")
         self._seen: frozenset[Seen] = frozenset()
         self._told: set[tuple[str, Seen | None]] = set()
 
