@@ -28,7 +28,15 @@ from signaling import UNAUTHORIZED, make_problem, rejection
 from signaling.client import http_url, parse_fingerprint, tls_context
 from signaling.manifest import MAX_BYTES, Manifest, ModelEntry, PartitionEntry, read_manifest
 from signaling.problems import TOO_MANY_REQUESTS
-from splitrtc_errors import BadArgument, ConnectionLost, ModelError, ProtocolError, UnknownModel, Unreachable
+from splitrtc_errors import (
+    BadArgument,
+    ConnectionLost,
+    ModelError,
+    ProtocolError,
+    SplitRtcError,
+    UnknownModel,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from models import Head, PartitionCard, PartitionStore
@@ -81,6 +89,8 @@ class Delivery:
         """By partition and variant."""
         self._fetched: dict[str, Future[Path]] = {}
         """By digest: what is under way or here."""
+        self._improving: set[str] = set()
+        """Partitions of which a better head is under way, or here."""
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="delivery")
         self._stop = threading.Event()
 
@@ -146,6 +156,23 @@ class Delivery:
         finally:
             self._fetched.pop(file.digest, None)
             path.unlink(missing_ok=True)
+
+    def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], None]) -> None:
+        """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here."""
+        if point.partition in self._improving or self._stop.is_set():
+            return
+        self._improving.add(point.partition)
+
+        def work() -> None:
+            try:
+                if self.improve(point):
+                    logger.info("a better head of %s has arrived: the next connection has it", point.card.name)
+                    tell()
+            except SplitRtcError as error:
+                self._improving.discard(point.partition)
+                logger.debug("no better head of %s: %s", point.card.name, error)
+
+        self._pool.submit(work)
 
     def improve(self, point: OperatingPoint) -> bool:
         """Fetch slowly what is better than the head that runs; whether there is such a one now."""
