@@ -10,13 +10,13 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.signaling.manifests import DIGEST, MANIFEST, manifests
 from referencing import Registry, Resource
 
 import models.information
 import signaling.manifest
 from signaling.manifest import MAX_BYTES, MAX_FILE, File, Manifest, manifest_bytes, read_manifest
 from splitrtc_errors import ModelFileError, ProtocolError
+from tests.signaling.manifests import DIGEST, MANIFEST, manifests
 
 SCHEMA = json.loads(Path(signaling.manifest.__file__).with_name("manifest.schema.json").read_bytes())
 INFORMATION = json.loads(Path(models.information.__file__).with_name("information.schema.json").read_bytes())
