@@ -30,7 +30,7 @@ from signaling.problems import (
     Problem,
     make_problem,
 )
-from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, SignalingSession
+from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, Negotiate, SignalingSession
 from signaling.swap import MAX_MESSAGE, PATH, SUBPROTOCOL
 from splitrtc_errors import BadArgument
 
@@ -53,8 +53,9 @@ class SignalingServer:
     """Serves SWAP at ``/3gpp-swap/v1``, ``/healthz`` and ``/readyz`` at ``listen`` ("host:port", port 0 for any).
 
     Without a ``token``, web pages come in from ``allow_origins`` and from this machine's own address here alone. With
-    one, who has it may. ``ready`` says whether the edge can take sessions, with details for ``/readyz``. BadArgument
-    when ``listen``, ``token`` or an origin is not what it should be.
+    one, who has it may. ``ready`` says whether the edge can take sessions, with details for ``/readyz``; ``negotiate``
+    answers what comes before a connect (`signaling.procedures`), without it nothing does. BadArgument when ``listen``,
+    ``token`` or an origin is not what it should be.
     """
 
     def __init__(
@@ -67,9 +68,11 @@ class SignalingServer:
         max_sockets: int = MAX_SOCKETS,
         connect_rate: float = CONNECT_RATE,
         allow_origins: Iterable[str] = (),
+        negotiate: Negotiate | None = None,
     ) -> None:
         self._host, self._port = parse_listen(listen)
         self._handler = handler
+        self._negotiate = negotiate
         self._guard = TokenGuard(token)
         self._origins = OriginGuard(allow_origins)
         self._anyone = token is None
@@ -158,7 +161,7 @@ class SignalingServer:
             max_msg_size=MAX_MESSAGE + 1,  # aiohttp refuses a message of just this size
             writer_limit=MAX_UNSENT,
         )
-        session = SignalingSession(socket, request, self._handler)
+        session = SignalingSession(socket, request, self._handler, self._negotiate)
         self._sessions.add(session)  # before the first await: the limit holds however many come at once
         try:
             await socket.prepare(request)
