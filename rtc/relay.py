@@ -22,12 +22,13 @@ import struct
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Self, cast
 
 from splitrtc_errors import BadArgument, ProtocolError
 
 from .link import Link, LinkCounters
 from .link_settings import LinkSettings
+from .relay_streams import Side, Streams
 
 __all__ = ["MAX_WAITING", "Relay", "RelayCounters", "Side"]
 
@@ -41,8 +42,6 @@ EARLY = 0.0005
 The event loop waits in whole milliseconds, rounded up. Half of one less makes deliveries right on average, each to
 within half a millisecond, where they would all be late.
 """
-
-Side = Literal["ue", "edge"]
 
 Address = tuple[Any, ...]
 """Host and port, and what else the system gives for IPv6."""
@@ -90,6 +89,7 @@ class Relay:
         self._settings = {"ue": settings, "edge": down or settings}
         self._seed = settings.seed
         self._ports: dict[Side, _Port] = {}
+        self._streams: Streams
         self._start = 0.0
         self.counters = RelayCounters()
 
@@ -101,6 +101,7 @@ class Relay:
             await self._close()
             raise
         ue.other, edge.other = edge, ue
+        ue.streams = edge.streams = self._streams = Streams(ue.carry, edge.carry)
         self.counters.up, self.counters.down = ue.link.counters, edge.link.counters
         return self
 
@@ -140,12 +141,19 @@ class Relay:
         ue.credentials = credentials
         return _with_candidate(sdp, ue.address)
 
+    async def forward(self, host: str, port: int) -> tuple[str, int]:
+        """Take TCP connections for this address of the edge, on the same link; returns where the UE makes them.
+
+        Raises BadArgument when the relay's address cannot be listened on.
+        """
+        return await self._streams.forward(self._bind, host, port)
+
     async def _open(self, side: Side, start: float) -> _Port:
         link = Link(self._settings[side], f"{self._seed}/{side}", start)
         loop = asyncio.get_running_loop()
         try:
             _, port = await loop.create_datagram_endpoint(
-                lambda: _Port(link, self.counters), local_addr=(self._bind, 0)
+                lambda: _Port(side, link, self.counters), local_addr=(self._bind, 0)
             )
         except OSError as error:
             raise BadArgument(f"cannot bind the relay to {self._bind}: {error.strerror}") from error
@@ -153,6 +161,8 @@ class Relay:
         return port
 
     async def _close(self) -> None:
+        if len(self._ports) == 2:
+            await self._streams.close()
         for port in self._ports.values():
             port.close()
         for port in self._ports.values():
@@ -165,8 +175,10 @@ class _Port(asyncio.DatagramProtocol):
     transport: asyncio.DatagramTransport
     address: Address
     other: _Port
+    streams: Streams
 
-    def __init__(self, link: Link, counters: RelayCounters) -> None:
+    def __init__(self, side: Side, link: Link, counters: RelayCounters) -> None:
+        self.side = side
         self.link = link
         self.credentials: tuple[str, bytes] | None = None
         """User name fragment and password of the other peer: a check from this one proves that it knows them."""
@@ -219,6 +231,11 @@ class _Port(asyncio.DatagramProtocol):
         self.link.push(data, now)
         self._deliver(now)
 
+    def carry(self, packet: bytes) -> None:
+        """Put a packet of the relay's own on this side's link. It is never handed over from within this call."""
+        self.link.push(packet, self._loop.time())
+        self._schedule()
+
     def _wake(self) -> None:
         self._timer = None
         self._deliver(self._loop.time() + EARLY)
@@ -226,7 +243,12 @@ class _Port(asyncio.DatagramProtocol):
     def _deliver(self, now: float) -> None:
         """Hand over what has arrived, and come back for what comes next."""
         for packet in self.link.pop(now):
-            self.other.send(packet)
+            if not self.streams.take(packet, self.other.side):
+                self.other.send(packet)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """Come back when the next packet has arrived."""
         due = self.link.next_event()
         if self._timer is not None:
             if due is not None and self._wakes_at <= due - EARLY:

@@ -55,6 +55,11 @@ class RelayThread:
         rewriting = asyncio.run_coroutine_threadsafe(self._rewrite(sdp, side), self._loop)
         return await asyncio.wrap_future(rewriting)
 
+    async def forward(self, host: str, port: int) -> tuple[str, int]:
+        """See `Relay.forward`."""
+        forwarding = asyncio.run_coroutine_threadsafe(self._relay.forward(host, port), self._loop)
+        return await asyncio.wrap_future(forwarding)
+
     def to_json(self) -> dict[str, Any]:
         """See `Relay.to_json`."""
         return self._relay.to_json()
