@@ -29,6 +29,12 @@ MAX_LABELS = 2**16  # a class is a u16 on the wire
 MAX_CONSTANT = 64
 """Values of a constant input: sizes and thresholds, no weights."""
 
+SMALLER = ("fp16", "int8")
+"""Variants of a head besides fp32, the larger one first."""
+VARIANTS = ("fp32", *SMALLER)
+"""The forms in which a head is to be had."""
+DELIVERIES = ("head", "whole", "none")
+
 IMAGE_DTYPES = ("float32", "int32", "uint8")
 
 _URL = re.compile(r"(https://|http://(127\.0\.0\.1|\[::1\])[:/])[!-~]{1,2000}")
@@ -63,13 +69,15 @@ class PartitionCard:
     """A partition that the model's card recommends: a short name for its crossing tensors.
 
     ``calibration`` is the name of the calibration file beside the card, None when there is none; ``default`` marks
-    the one partition that is used when none is asked for.
+    the one partition that is used when none is asked for. ``variants`` are smaller forms of the head that may be
+    delivered besides that in fp32 (`models.variants`), because they are accurate enough.
     """
 
     name: str
     tensors: tuple[str, ...]
     calibration: str | None
     default: bool
+    variants: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
@@ -80,15 +88,20 @@ class PartitionCard:
             tensors=members.take_texts("tensors"),
             calibration=members.take_name("calibration") if members.has("calibration") else None,
             default=members.take("default", bool),
+            variants=members.take_texts("variants") if members.has("variants") else (),
         )
         members.done()
+        if len(set(partition.variants)) != len(partition.variants) or not set(partition.variants) <= set(SMALLER):
+            raise ModelFileError(f"{where}: 'variants' are some of {', '.join(SMALLER)}, each once")
         return partition
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of from_json()."""
-        value = {**asdict(self), "tensors": list(self.tensors)}
+        value = {**asdict(self), "tensors": list(self.tensors), "variants": list(self.variants)}
         if self.calibration is None:
             del value["calibration"]
+        if not self.variants:
+            del value["variants"]
         return value
 
 
@@ -103,6 +116,7 @@ class ModelCard:
     ``profiles`` are recommended for its intermediate data, from the best quality to the fewest bytes. ``accuracy`` is
     a statement for people, with the set it holds for. ``directory`` is where the card was found; the files that it
     names lie there, but the model's may also lie in the cache, or, under any name, in one of ``folders``.
+    ``deliver`` is what of the model may leave an edge: its ``head``s, also the ``whole``, or ``none`` of it.
     """
 
     name: str
@@ -124,6 +138,7 @@ class ModelCard:
     default_profile: str
     constants: tuple[Constant, ...] = ()
     download: str | None = None
+    deliver: str = "head"
     directory: Path | None = field(default=None, compare=False)
     folders: tuple[Path, ...] = field(default=(), compare=False)
 
@@ -172,6 +187,7 @@ class ModelCard:
             default_profile=members.take("default_profile", str),
             constants=tuple(Constant.from_json(item, f"{where}: a constant") for item in constants),
             download=_download(members.take("download", dict), where) if members.has("download") else None,
+            deliver=members.take_choice("deliver", DELIVERIES) if members.has("deliver") else "head",
             directory=directory,
         )
         members.done()
@@ -267,6 +283,8 @@ class ModelCard:
             value["constants"] = [constant.to_json() for constant in self.constants]
         if self.download is not None:
             value["download"] = {"url": self.download}
+        if self.deliver != "head":
+            value["deliver"] = self.deliver
         return value
 
     @property

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from models import PartitionStore, Zoo
+from models import PartitionStore
 from pipeline.edge_session import EdgeSession
-from pipeline.offers import acceptables, points
+from pipeline.library import Catalogue, Library
+from pipeline.manifest import make_manifest
 from pipeline.settings import EdgeSettings, ice_server
+from pipeline.shelf import Shelf
 from pipeline.tails import Tail, TailPool
 from pipeline.tls import server_context
 from rtc import Peer, intermediate_attributes
@@ -37,13 +41,14 @@ from signaling import (
     without_resume_id,
 )
 from signaling.addresses import parse_listen
-from splitrtc_errors import Rejected, SinkError, UnknownModel
+from signaling.manifest import STATES, Load, manifest_bytes
+from splitrtc_errors import ModelError, Rejected, SinkError, SplitRtcError, UnknownModel
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from pipeline.offers import OperatingPoint
-    from signaling import Acceptable, SplitOffer
+    from models import ModelCard
+    from signaling import SplitOffer
 
 __all__ = ["Edge", "serve_until_stopped"]
 
@@ -51,6 +56,12 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 5.0
 """Seconds that a UE is asked to wait when the edge is full."""
+LOOK_EVERY = 1.0
+"""Seconds after which an edge looks again whether its models have changed."""
+STOCK_TIME = 20.0
+"""Seconds that who asks for the manifest waits for files that are being made, once in an edge's life."""
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -83,16 +94,25 @@ class Edge:
         self.fingerprint: str | None = None
         """Of the self-signed certificate, if there is one; known when the edge is entered."""
         self._ssl: SSLContext | None = None
-        self._points: Sequence[OperatingPoint] = ()
-        self._acceptables: Sequence[Acceptable] = ()
+        self._catalogue = Catalogue((), ())
+        self._library: Library
+        self._chores = ThreadPoolExecutor(1, thread_name_prefix="edge chores")
+        self._keeper: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+        """Set when somebody wants to know what is served: what can be had shall be ready soon."""
+        self._stocked = asyncio.Event()
+        store = PartitionStore()
+        self._shelf = Shelf(store)
         self._pool = TailPool(
-            PartitionStore(),
+            store,
             self.settings.provider,
             self.settings.threads,
             workers=self.settings.workers,
             time_limit=self.settings.time_limit,
         )
-        self._warm: list[Tail] = []
+        self._warm: dict[str, Tail] = {}
+        """One for each model, by its digest: that of the default cut."""
+        self._is_warm = False
         self._places: set[_Place] = set()
         self._draining = False
         self._closing: asyncio.Task[None] | None = None
@@ -103,6 +123,8 @@ class Edge:
             self,
             token=self.settings.token,
             ready=self._ready,
+            manifest=self._manifest,
+            find_file=self._shelf.find,
             connect_rate=self.settings.connect_rate,
             allow_origins=self.settings.allow_origins,
         )
@@ -121,13 +143,12 @@ class Edge:
 
     async def __aenter__(self) -> Self:
         try:
-            # An executor of its own: a thread of the loop's default one would be left to whoever owns the loop.
-            with ThreadPoolExecutor(1, thread_name_prefix="prepare edge") as executor:
-                await asyncio.get_running_loop().run_in_executor(executor, self._prepare)
+            catalogue = await self._in_thread(self._prepare)
+            self._catalogue = catalogue  # who comes before all is warm waits for one tail alone
             await self._server.start(self._ssl)
-            for point in self._points:
-                if point.cut.default and point.card not in [tail.card for tail in self._warm]:
-                    self._warm.append(await self._pool.acquire(point.card, point.cut.tensors))
+            await self._adopt(catalogue)
+            self._is_warm = True
+            self._keeper = asyncio.create_task(self._keep_library(), name="library")
         except BaseException:
             await self.close()
             raise
@@ -136,20 +157,70 @@ class Edge:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _prepare(self) -> None:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # A thread of its own: one of the loop's default pool would be left to whoever owns the loop.
+        return await asyncio.get_running_loop().run_in_executor(self._chores, work)
+
+    def _prepare(self) -> Catalogue:
         """In a thread: read certificates, cards and calibrations."""
         host, _ = parse_listen(self.settings.listen)
         self._ssl, self.fingerprint = server_context(self.settings, host)
-        zoo = Zoo(self.settings.models)
-        names = self.settings.model or [None]
-        every = [point for name in names for point in points(zoo, model=name)]
-        # A profile that is named need not be in a card: it may have a step of its own.
-        further = [name for name in self.settings.accept if name not in {point.profile for point in every}]
-        every += [point for name in names for profile in further for point in points(zoo, model=name, profile=profile)]
-        self._points = [point for point in every if self._rank(point.profile) is not None]
-        if not self._points:
-            raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
-        self._acceptables = acceptables(self._points)
+        self._library = Library(self.settings)
+        return self._library.read()
+
+    async def _adopt(self, catalogue: Catalogue) -> None:
+        """Serve these models from now on, each with a warm tail; one that cannot be loaded is left out."""
+        error: ModelError | None = None
+        for card in catalogue.cards:
+            try:
+                await self._warm_up(card)
+            except ModelError as failure:
+                error = failure
+                catalogue = catalogue.without(card)
+                if self.settings.model:
+                    break
+                self._library.leave_out(card.path, failure)
+        if error is not None and not (catalogue.points and not self.settings.model):
+            raise error
+        self._catalogue = catalogue
+        kept = {card.digest for card in catalogue.cards}
+        for digest in self._warm.keys() - kept:
+            self._pool.release(self._warm.pop(digest))  # sessions that run have it too
+
+    async def _warm_up(self, card: ModelCard) -> None:
+        if card.digest not in self._warm:
+            self._warm[card.digest] = await self._pool.acquire(card, card.default_partition.tensors)
+
+    async def _keep_library(self) -> None:
+        """Follow what is added to the models' folders, replaced and withdrawn; have ready what UEs may fetch."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._asked.wait()
+            try:
+                if await self._in_thread(self._library.has_changed):
+                    await self._adopt(await self._in_thread(self._library.read))
+            except UnknownModel as error:
+                logger.warning("no model is left: %s", error)
+                await self._adopt(Catalogue((), ()))
+            except SplitRtcError as error:
+                logger.warning("the models stay what they were: %s", error)
+            await self._in_thread(partial(self._shelf.stock, self._catalogue.points))
+            self._stocked.set()
+            self._asked.clear()
+
+    async def _manifest(self) -> bytes:
+        """For ``/manifest``: what is served now, and what of it can be had."""
+        self._asked.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOCK_TIME):
+                await self._stocked.wait()
+        _, details = self._ready()
+        full = len(self._places) >= self.settings.max_sessions
+        state = "full" if details["status"] == "ready" and full else details["status"]
+        load = Load(len(self._places), self.settings.max_sessions)
+        state = state if state in STATES else "warming"
+        return manifest_bytes(make_manifest(self._catalogue.points, self._shelf, state=state, load=load))
 
     async def wait(self) -> None:
         """Return when the edge is closed."""
@@ -158,6 +229,7 @@ class Edge:
     async def close(self) -> None:
         """Take no new sessions, end the running ones with a goodbye, free everything. May be called again."""
         self._draining = True
+        self._shelf.stop()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         # Shielded, because a close of which half is done could not be resumed.
@@ -168,8 +240,13 @@ class Edge:
             session.end("the edge closes")
         await asyncio.gather(*self._sessions, return_exceptions=True)
         await self._server.close()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
         self._warm.clear()
         await self._pool.close()
+        await self._in_thread(_nothing)  # what still runs there is waited for without blocking the loop
+        self._chores.shutdown()
         self._ended.set()
 
     async def connect(self, request: ConnectRequest) -> str:
@@ -210,12 +287,18 @@ class Edge:
         return place
 
     async def _admit(self, request: ConnectRequest, offers: Sequence[SplitOffer], place: _Place) -> str:
-        chosen = choose(offers, self._acceptables, preference=lambda offer: self._rank(offer.profile) or 0)
+        catalogue = self._catalogue
+        chosen = choose(offers, catalogue.acceptables, preference=lambda offer: self._rank(offer.profile) or 0)
         # One tail for a session: what is agreed is the active line and its variations on the same cut.
         answered = [
             offer for offer in chosen if (offer.digest, offer.partition) == (chosen[0].digest, chosen[0].partition)
         ]
-        agreed = [point for offer in answered for point in self._points if point.matches(offer)]
+        agreed = [
+            variant
+            for offer in answered
+            for point in catalogue.points
+            if (variant := replace(point, variant=offer.head)).matches(offer)
+        ]
         tail = await self._pool.acquire(agreed[0].card, agreed[0].cut.tensors)
         peer: Peer | None = None
         try:
@@ -256,9 +339,9 @@ class Edge:
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         """For ``/readyz``: models warm, provider confirmed, threads that come back, not draining."""
-        warm = {tail.card.name: tail.submodel.provider for tail in self._warm}
+        warm = {tail.card.name: tail.submodel.provider for tail in self._warm.values()}
         hangs = self._pool.workers.exhausted
-        state = "draining" if self._draining else "hanging" if hangs else "ready" if warm else "warming"
+        state = "draining" if self._draining else "hanging" if hangs else "ready" if self._is_warm else "warming"
         return state == "ready", {
             "status": state,
             "hanging_threads": self._pool.hanging,
@@ -270,6 +353,10 @@ class Edge:
     def summary(self) -> dict[str, Any]:
         """What happened so far, as plain values."""
         return {"url": self.url, "sessions": len(self._places), **dict(sorted(self.outcomes.items()))}
+
+
+def _nothing() -> None:
+    """What a thread does that shall only be waited for."""
 
 
 def _draining() -> Rejected:

@@ -16,25 +16,31 @@ from splitrtc_errors import ModelFileError, UnknownModel
 if TYPE_CHECKING:
     from models import ModelCard, PartitionCard, TensorSpec, Zoo
 
-__all__ = ["VARIANT", "OperatingPoint", "acceptables", "points"]
-
-VARIANT = "fp32"
-"""The one variant of heads and tails for now."""
+__all__ = ["OperatingPoint", "acceptables", "points"]
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A model, a cut of it and a profile that this machine can run: what one ``ai-split`` line stands for."""
+    """A model, a cut of it and a profile that this machine can run: what one ``ai-split`` line stands for.
+
+    ``variant`` is the head's; the tail that goes with it is always the original one.
+    """
 
     card: ModelCard
     cut: PartitionCard
     profile: str
     calibration: Calibration | None
+    variant: str = "fp32"
 
     @property
     def partition(self) -> str:
         """The partition's id."""
         return self.card.partition_id(self.cut)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The variants of the head that this cut may have."""
+        return ("fp32", *self.cut.variants)
 
     def offer(self, fps: float) -> SplitOffer:
         """The ``ai-split`` line that offers this point for so many frames per second."""
@@ -42,7 +48,7 @@ class OperatingPoint:
             model=self.card.name,
             digest=self.card.digest,
             partition=self.partition,
-            head=VARIANT,
+            head=self.variant,
             profile=self.profile,
             calibration=self._calibration_digest,
             direction="up",
@@ -57,7 +63,7 @@ class OperatingPoint:
             direction="up",
             model=self.card.digest,
             partition=self.partition,
-            variant=VARIANT,
+            variant=self.variant,
             profile=self.profile,
             calibration=self._calibration_digest,
             tensors=tuple(tensors),
@@ -137,11 +143,13 @@ def acceptables(operating_points: Sequence[OperatingPoint]) -> list[Acceptable]:
     """The same points as the edge's side of the negotiation wants them."""
     by_cut: dict[tuple[str, str], dict[str, str | None]] = {}
     names: dict[str, str] = {}
+    heads: dict[tuple[str, str], tuple[str, ...]] = {}
     for point in operating_points:
         profiles = by_cut.setdefault((point.card.digest, point.partition), {})
         profiles[point.profile] = point.calibration.digest if point.calibration else None
         names[point.card.digest] = point.card.name
+        heads[point.card.digest, point.partition] = point.heads
     return [
-        Acceptable(names[digest], digest, partition, (VARIANT,), profiles)
+        Acceptable(names[digest], digest, partition, heads[digest, partition], profiles)
         for (digest, partition), profiles in by_cut.items()
     ]

@@ -1,17 +1,23 @@
-"""What a device can offer, and its part of the work for what was agreed on, kept from one connection to the next."""
+"""What a device can offer, and its part of the work for what was agreed on, kept from one connection to the next.
+
+What is on the device comes first; what is not, the edge delivers (`pipeline.delivery`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
 
 from models import PartitionStore, Zoo
+from pipeline.delivery import Delivery, Show, silently
 from pipeline.device import DevicePart
 from pipeline.offers import OperatingPoint, points
 from rtc import unit_payload_limit
 from signaling import MAX_OFFERS
+from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel
 
 if TYPE_CHECKING:
     from pipeline.settings import UeSettings
@@ -19,16 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceParts"]
 
+logger = logging.getLogger(__name__)
+
 
 class DeviceParts:
     """Finds a device's operating points and makes its part for one of them; both take a while, in a thread."""
 
-    def __init__(self, settings: UeSettings, executor: Executor) -> None:
-        """``executor`` is one thread for what blocks."""
+    def __init__(self, settings: UeSettings, executor: Executor, show: Show = silently) -> None:
+        """``executor`` is one thread for what blocks; ``show`` shows how far the download of a head has come."""
         self._settings = settings
         self._executor = executor
-        self._zoo = Zoo(settings.models)
+        self._zoo = Zoo(settings.models, bundled=settings.bundled)
         self._store = PartitionStore()
+        self._delivery = Delivery(settings, self._store, show) if settings.deliver else None
+        self._is_delivered = False
         self._offered: Sequence[OperatingPoint] = ()
         self._loading: Future[DevicePart] | None = None
 
@@ -37,6 +47,25 @@ class DeviceParts:
         if not self._offered:
             self._offered = await asyncio.get_running_loop().run_in_executor(self._executor, self._find)
         return self._offered
+
+    async def turn_to_edge(self) -> bool:
+        """After an edge that serves nothing of what is here: offer what it delivers. False when that is nothing."""
+        if self._delivery is None or self._is_delivered:
+            return False
+        delivery = self._delivery
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._executor, delivery.points)
+        except SplitRtcError as error:
+            logger.debug("the edge delivers nothing either: %s", error)
+            return False
+        self._offered, self._is_delivered, self._loading = found[:MAX_OFFERS], True, None
+        return True
+
+    async def close(self) -> None:
+        """End what is still being fetched."""
+        if self._delivery is not None:
+            self._delivery.stop()
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._delivery.close)
 
     def preload(self) -> None:
         """Begin to load the part for the preferred point. When that fails, nobody but `get` asks how loading went."""
@@ -58,13 +87,20 @@ class DeviceParts:
 
     def _find(self) -> Sequence[OperatingPoint]:
         settings = self._settings
-        found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
+        try:
+            found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
+        except (UnknownModel, ModelFileError):  # not known here, or its file is not here
+            if self._delivery is None:
+                raise
+            found = self._delivery.points()
+            self._is_delivered = True
         return found[:MAX_OFFERS]
 
     def _load(self, point: OperatingPoint) -> DevicePart:
+        delivery = self._delivery if self._is_delivered else None
         return DevicePart(
             point,
-            self._store,
+            delivery or self._store,
             provider=self._settings.provider,
             threads=self._settings.threads,
             max_payload=unit_payload_limit(reference=True),  # in case that the profile predicts

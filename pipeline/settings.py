@@ -86,6 +86,8 @@ class UeOptions(TypedDict, total=False):
     threshold: float | None
     reconnect: bool
     link: str | None
+    bundled: bool
+    deliver: bool
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -117,8 +119,9 @@ class UeSettings:
     decides; without, several are and the network decides (TR 26.927 clause 5.2.3.2, cases 2 and 1). ``fps`` limits
     and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless. With
     ``reconnect`` a session that is lost, or that does not come up, is tried again for as long as that may help.
-    ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on the address that the media is
-    bound to.
+    Without ``bundled``, the models that come with the program count as not here; unless ``deliver`` is false, an edge
+    may deliver what is not here. ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on
+    the address that the media is bound to.
     """
 
     url: str
@@ -139,6 +142,8 @@ class UeSettings:
     threshold: float | None = None
     reconnect: bool = False
     link: str | None = None
+    bundled: bool = True
+    deliver: bool = True
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
-from pipeline.offers import VARIANT
 from pipeline.workers import TIME_LIMIT, Workers
 from splitrtc_errors import ModelError
 
@@ -122,7 +121,7 @@ class TailPool:
         """In a thread."""
         self._in_threads.add(key)
         try:
-            partition = self._store.get(card, tensors, variant=VARIANT)
+            partition = self._store.get(card, tensors)
             submodel = load_submodel(partition.tail_path, provider=self._provider, threads=self._threads)
             submodel.warm_up()
             return Tail(card, partition, submodel, Detector(card))

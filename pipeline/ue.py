@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.connection import Connection, EmulatedLink
+from pipeline.delivery import Show, silently
 from pipeline.parts import DeviceParts
 from pipeline.reconnect import Backoff, Outages, worth_retrying
 from pipeline.run import Lanes, Run
@@ -23,7 +24,7 @@ from pipeline.settings import UeSettings
 from pipeline.sinks import open_sink
 from pipeline.sources import open_source
 from signaling import new_resume_id
-from splitrtc_errors import BadArgument, ConnectionLost, Rejected, SplitRtcError
+from splitrtc_errors import BadArgument, ConnectionLost, NoCommonOperatingPoint, Rejected, SplitRtcError
 
 if TYPE_CHECKING:
     from pipeline.offers import OperatingPoint
@@ -54,8 +55,8 @@ class UeSession:
     the connection is lost, another one takes its place. A run goes on over that; its frames in between are skipped.
     """
 
-    def __init__(self, settings: UeSettings, *, backoff: Backoff | None = None) -> None:
-        """``backoff`` says how long to wait before trying to connect again."""
+    def __init__(self, settings: UeSettings, *, backoff: Backoff | None = None, show: Show = silently) -> None:
+        """``backoff`` says how long to wait before trying to connect again; ``show`` shows how a download goes on."""
         self.settings = settings
         self.counters: Counter[str] = Counter()
         """What came and could not be used, by kind."""
@@ -64,7 +65,7 @@ class UeSession:
         self._backoff = backoff or Backoff()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="chores")
-        self._parts = DeviceParts(settings, self._chores)
+        self._parts = DeviceParts(settings, self._chores, show)
         self._resume_id = new_resume_id()
         bind = settings.media_bind  # which a link needs, and the settings have seen to
         self._link = EmulatedLink(settings.link, bind) if settings.link is not None and bind is not None else None
@@ -114,6 +115,7 @@ class UeSession:
         await asyncio.gather(*self._farewells)
         if self._link is not None:
             await self._link.close()
+        await self._parts.close()
         for executor in (self._worker, self._chores):
             # What still runs is waited for without blocking the loop; then its one thread is idle and ends at once.
             await asyncio.get_running_loop().run_in_executor(executor, _nothing)
@@ -217,6 +219,8 @@ class UeSession:
             try:
                 await connection.open()
             except SplitRtcError as error:
+                if isinstance(error, NoCommonOperatingPoint) and await self._parts.turn_to_edge():
+                    continue
                 if not self.settings.reconnect or not worth_retrying(error):
                     raise
                 delay = self._backoff.delay(error.retry_after if isinstance(error, Rejected) else None)

@@ -44,7 +44,7 @@ from signaling.procedures import DeviceProcedures
 from signaling.swap import MAX_MESSAGE, PATH, STANDARD, SUBPROTOCOL, Dialect
 from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, SplitRtcError, Unreachable
 
-__all__ = ["Ending", "SignalingClient", "normalise_url"]
+__all__ = ["Ending", "SignalingClient", "http_url", "normalise_url", "parse_fingerprint", "tls_context"]
 
 logger = logging.getLogger(__name__)
 
@@ -311,21 +311,40 @@ def normalise_url(url: str) -> str:
     return urlunsplit((schemes[parts.scheme], parts.netloc, path if path.endswith(PATH) else path + PATH, "", ""))
 
 
+def http_url(url: str) -> str:
+    """The http:// or https:// URL, without a slash at its end, under which the same edge serves the rest."""
+    parts = urlsplit(normalise_url(url))
+    return urlunsplit((parts.scheme.replace("ws", "http"), parts.netloc, parts.path.removesuffix(PATH), "", ""))
+
+
+def tls_context(ca: str | Path) -> tls.SSLContext:
+    """What trusts the certificates in a PEM file, and no others; BadArgument when it cannot be read."""
+    try:
+        return tls.create_default_context(cafile=ca)
+    except OSError as error:  # includes ssl.SSLError
+        raise BadArgument(f"cannot read certificates from {ca}: {error.strerror or error}") from error
+
+
+def parse_fingerprint(text: str) -> bytes:
+    """The SHA-256 of a certificate as 32 bytes; BadArgument for what is none."""
+    try:
+        found = bytes.fromhex(text.lower().removeprefix("sha-256:").replace(":", ""))
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise BadArgument("a fingerprint is the SHA-256 of a certificate: 64 hex digits, colons allowed")
+    return found
+
+
 def _trust(
     ssl: tls.SSLContext | None, ca: str | Path | None, fingerprint: str | None
 ) -> tls.SSLContext | aiohttp.Fingerprint | bool:
     if sum(option is not None for option in (ssl, ca, fingerprint)) > 1:
         raise BadArgument("give one of a TLS context, a certificate file, a fingerprint")
     if ca is not None:
-        try:
-            return tls.create_default_context(cafile=ca)
-        except OSError as error:  # includes ssl.SSLError
-            raise BadArgument(f"cannot read certificates from {ca}: {error.strerror or error}") from error
+        return tls_context(ca)
     if fingerprint is not None:
-        try:
-            return aiohttp.Fingerprint(bytes.fromhex(fingerprint.lower().removeprefix("sha-256:").replace(":", "")))
-        except ValueError:
-            raise BadArgument("a fingerprint is the SHA-256 of a certificate: 64 hex digits, colons allowed") from None
+        return aiohttp.Fingerprint(parse_fingerprint(fingerprint))
     return True if ssl is None else ssl
 
 

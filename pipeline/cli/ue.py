@@ -19,7 +19,7 @@ from pipeline.cli.common import (
     run_async,
     set_up_logging,
 )
-from pipeline.cli.fetching import fetched, offline_option
+from pipeline.cli.fetching import is_offline, local_model, offline_option, progress_bar
 from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, UeSettings
 from splitrtc_errors import BadArgument
 
@@ -90,6 +90,7 @@ Examples:
     type=click.Path(path_type=Path),
     help="Further folder of model cards or model files; may be repeated.",
 )
+@option("--bundled/--no-bundled", default=True, help="Use the models that come with the program.")
 @offline_option
 @option("--budget", type=float, default=FRAME_BUDGET, metavar="S", help="Seconds after which a result is worthless.")
 @option("--timeout", type=float, default=CONNECT_TIMEOUT, metavar="S", help="Seconds to connect.")
@@ -121,12 +122,14 @@ def ue(
     if as_json and "-" in sinks:
         raise BadArgument("--json and --sink - both want stdout: write the lines to a file, as in --sink out.jsonl")
     if model is not None:
-        (model,) = fetched([model], flags["models"])
-    settings = UeSettings(model=model, token=read_token(token, token_file), **flags)
+        model = local_model(model, flags["models"], bundled=flags["bundled"])
+    settings = UeSettings(model=model, token=read_token(token, token_file), deliver=not is_offline(), **flags)
     from pipeline.live import play
 
     live = sys.stderr.isatty()
-    summary = run_async(play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live))
+    summary = run_async(
+        play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live, show=progress_bar)
+    )
     if as_json:
         echo_json(summary)
     elif not live:

@@ -11,7 +11,7 @@ import pytest
 
 from models import Zoo, bytes_digest, needs_calibration, parse_profile
 from models.zoo import DEFAULT_MODEL
-from pipeline.offers import VARIANT, acceptables, points
+from pipeline.offers import acceptables, points
 from signaling import choose
 from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
@@ -137,7 +137,7 @@ def test_a_point_knows_its_own_line_again() -> None:
         assert not point.matches(replace(offer, direction="down"))
         assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))
         assert point.matches(replace(offer, model="by-another-name", fps=5))
-        assert (offer.head, offer.direction, offer.dynamic) == (VARIANT, "up", False)
+        assert (offer.head, offer.direction, offer.dynamic) == ("fp32", "up", False)
 
 
 def test_what_is_offered_is_acceptable() -> None:
