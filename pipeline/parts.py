@@ -16,7 +16,6 @@ from pipeline.delivery import Delivery, Show, silently
 from pipeline.device import DevicePart
 from pipeline.offers import OperatingPoint, points
 from rtc import unit_payload_limit
-from signaling import MAX_OFFERS
 from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class DeviceParts:
     def __init__(self, settings: UeSettings, executor: Executor, show: Show = silently) -> None:
         """``executor`` is one thread for what blocks; ``show`` shows how far the download of a head has come."""
         self._settings = settings
-        self._executor = executor
+        self.executor = executor
         self._zoo = Zoo(settings.models, bundled=settings.bundled)
         self._store = PartitionStore()
         self._delivery = Delivery(settings, self._store, show) if settings.deliver else None
@@ -45,7 +44,7 @@ class DeviceParts:
     async def offered(self) -> Sequence[OperatingPoint]:
         """The operating points that this device can run and its user wants, in order of preference."""
         if not self._offered:
-            self._offered = await asyncio.get_running_loop().run_in_executor(self._executor, self._find)
+            self._offered = await asyncio.get_running_loop().run_in_executor(self.executor, self._find)
         return self._offered
 
     async def turn_to_edge(self) -> bool:
@@ -54,23 +53,23 @@ class DeviceParts:
             return False
         delivery = self._delivery
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._executor, delivery.points)
+            found = await asyncio.get_running_loop().run_in_executor(self.executor, delivery.points)
         except SplitRtcError as error:
             logger.debug("the edge delivers nothing either: %s", error)
             return False
-        self._offered, self._is_delivered, self._loading = found[:MAX_OFFERS], True, None
+        self._offered, self._is_delivered, self._loading = found, True, None
         return True
 
     async def close(self) -> None:
         """End what is still being fetched."""
         if self._delivery is not None:
             self._delivery.stop()
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._delivery.close)
+            await asyncio.get_running_loop().run_in_executor(self.executor, self._delivery.close)
 
     def preload(self) -> None:
         """Begin to load the part for the preferred point. When that fails, nobody but `get` asks how loading went."""
         if self._loading is None:
-            self._loading = self._executor.submit(self._load, self._offered[0])
+            self._loading = self.executor.submit(self._load, self._offered[0])
 
     async def get(self, active: SplitOffer) -> DevicePart:
         """The part for the point that the edge chose among those offered, for a new session.
@@ -81,7 +80,7 @@ class DeviceParts:
         device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if not device.point.matches(active):
             point = next(point for point in self._offered if point.matches(active))
-            self._loading = self._executor.submit(self._load, point)
+            self._loading = self.executor.submit(self._load, point)
             device = await asyncio.shield(asyncio.wrap_future(self._loading))
         return device.for_new_session()
 
@@ -94,7 +93,7 @@ class DeviceParts:
                 raise
             found = self._delivery.points()
             self._is_delivered = True
-        return found[:MAX_OFFERS]
+        return found
 
     def _load(self, point: OperatingPoint) -> DevicePart:
         delivery = self._delivery if self._is_delivered else None

@@ -83,7 +83,8 @@ class Need(Entry):
     """What the UE asks for and can do (steps 2a, 2b).
 
     ``capabilities`` has the link's rate and round trip; ``models`` are the digests of the whole models on the device;
-    ``model`` is the name or digest of the only one that it wants, ``prefer`` a split point's name or id (4b).
+    ``model`` and ``partition`` are names or ids of the only ones that it wants, ``prefer`` that of a split point that
+    is taken if it may be (4b).
     """
 
     service: ServiceRequirements
@@ -94,6 +95,7 @@ class Need(Entry):
     fps: float = 30.0
     models: tuple[str, ...] = ()
     model: str | None = None
+    partition: str | None = None
     prefer: str | None = None
 
     _members: ClassVar = {
@@ -105,6 +107,7 @@ class Need(Entry):
         "fps": _fps,
         "models": _digests,
         "model": maybe(Members.take_text),
+        "partition": maybe(Members.take_text),
         "prefer": maybe(Members.take_text),
     }
 
@@ -156,6 +159,11 @@ class Selection(Entry):
     def _check(self, where: str) -> None:
         if (self.mode == "local") != (self.partition is None) or (self.partition is None) != (self.profile is None):
             raise ModelFileError(f"{where}: 'partition' and 'profile' come with every mode but local")
+
+    @property
+    def operating_point(self) -> tuple[str, str | None, str, str | None, str | None, str]:
+        """As an offer's: what two have in common that stand for the same work."""
+        return (self.model, self.partition, self.variant, self.profile, self.calibration, "up")
 
     @classmethod
     def of(cls, candidate: Candidate) -> Selection:

@@ -8,10 +8,10 @@ import logging
 import os
 import socket
 import ssl as tls
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -57,6 +57,7 @@ CLOSE_TIMEOUT = 2.0
 HEARTBEAT = 30.0
 _CLOSED_EARLY = "the edge closed the signalling socket before it answered"
 
+T = TypeVar("T")
 Ending = Literal["closed", "lost"]
 """Why a socket ended: the edge closed the session, or only the socket went, which ends no session."""
 
@@ -96,6 +97,7 @@ class SignalingClient:
         self._procedures = DeviceProcedures()
         self._known: asyncio.Future[None] | None = None
         """Done when the edge has told its source, which application messages are addressed to."""
+        self._met: float | None = None
         self._reply: asyncio.Future[Response] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -129,47 +131,56 @@ class SignalingClient:
 
         Raises as `connect` does, and ProtocolError for an answer that does not fit.
         """
-        response = await self._ask(self._procedures.request_inference(need, resume))
+        response = await self._ask(lambda: self._procedures.request_inference(need, resume))
         assert isinstance(response, InferenceResponse)
         return response
 
     async def request_information(self, need: Need) -> InformationResponse:
         """Ask for the candidates (case 2); raises as `request_inference` does."""
-        response = await self._ask(self._procedures.request_information(need))
+        response = await self._ask(lambda: self._procedures.request_information(need))
         assert isinstance(response, InformationResponse)
         return response
 
     async def select(self, selection: Selection, *, resume: str | None = None) -> SelectionResponse:
         """Tell the edge what was decided (case 2), and have it get ready; raises as `request_inference` does."""
-        response = await self._ask(self._procedures.select(selection, resume))
+        response = await self._ask(lambda: self._procedures.select(selection, resume))
         assert isinstance(response, SelectionResponse)
         return response
 
-    async def _ask(self, said: Statement) -> Response:
+    async def meet(self) -> float:
+        """Have the edge tell its name, which every request needs; returns the seconds of that round trip."""
         assert self._reader is not None, "the client was never opened"
         loop = asyncio.get_running_loop()
+        if self._met is None:
+            before = loop.time()
+            self._known = loop.create_future()
+            self._endpoint.register()
+            await self._in_time(self._known)
+            self._met = loop.time() - before
+        return self._met
+
+    async def _ask(self, said: Callable[[], Statement]) -> Response:
+        await self.meet()
+        self._reply = asyncio.get_running_loop().create_future()
         try:
-            if self._reader.done():
-                raise ConnectionLost(_CLOSED_EARLY)
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                self._reply = loop.create_future()
-                if self._known is None:
-                    self._known = loop.create_future()
-                    self._endpoint.register()
-                    await self._flush()
-                waiting: tuple[asyncio.Future[Any], ...] = (self._known, self._reply)
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if not self._reply.done():
-                    self._endpoint.say(*said)
-                    await self._flush()
-                return await self._reply
-        except TimeoutError:
-            raise NegotiationTimeout(f"the edge did not answer a request within {CONNECT_TIMEOUT:g} s") from None
-        except ConnectionError:
-            raise ConnectionLost(_CLOSED_EARLY) from None
+            self._endpoint.say(*said())
+            return await self._in_time(self._reply)
         finally:
             self._procedures.give_up()
             self._reply = None
+
+    async def _in_time(self, awaited: asyncio.Future[T]) -> T:
+        """Send what is to be sent, and wait for what the edge says to it."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._flush()
+                if self._reader is None or self._reader.done():
+                    raise ConnectionError
+                return await awaited
+        except TimeoutError:
+            raise NegotiationTimeout(f"the edge did not answer within {CONNECT_TIMEOUT:g} s") from None
+        except ConnectionError:
+            raise ConnectionLost(_CLOSED_EARLY) from None
 
     async def connect(self, offer: str, criteria: Sequence[Criterion] = (), *, timeout: float = CONNECT_TIMEOUT) -> str:
         """Offer a session, once; returns the edge's SDP answer.
@@ -257,8 +268,10 @@ class SignalingClient:
                         self._known.set_result(None)
                     case ApplicationReceived(_, type_, value):
                         self._receive_response(type_, value)
-                    case ApplicationRefused(problem) if self._reply is not None and not self._reply.done():
-                        self._reply.set_exception(rejection(problem))
+                    case ApplicationRefused(problem):
+                        for asked in (self._known, self._reply):
+                            if asked is not None and not asked.done():
+                                asked.set_exception(rejection(problem))
                     case CloseReceived():
                         closed.set_result("closed")  # and now the edge closes the socket
                     case CloseConfirmed():
@@ -266,7 +279,7 @@ class SignalingClient:
         except (ConnectionError, TimeoutError):
             pass
         finally:
-            for waiting in (answer, self._reply):
+            for waiting in (answer, self._known, self._reply):
                 if waiting is not None and not waiting.done():
                     waiting.set_exception(ConnectionLost(_CLOSED_EARLY))
             with contextlib.suppress(asyncio.CancelledError):

@@ -50,6 +50,7 @@ BUSY_W = 3.0
 """Watts of a busy core of a small device. This and the next only set work against bytes: they are nobody's meter."""
 JOULE_PER_BYTE = 4e-7
 """Of a radio that sends: 50 nJ a bit."""
+REASONS = 3
 LEAST_FLOPS = 1e6
 LEAST_RATE = 1e3
 """Less than these two is nothing that anybody has measured."""
@@ -165,6 +166,12 @@ class Decision:
     chosen: Explained | None
     explained: tuple[Explained, ...]
 
+    @property
+    def reasons(self) -> str:
+        """Why nothing is chosen, in a line: what speaks against those that were closest to it."""
+        closest = sorted(self.explained, key=lambda one: len(one.why_not))
+        return "; ".join(list(dict.fromkeys(reason for one in closest for reason in one.why_not))[:REASONS])
+
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {
@@ -256,7 +263,8 @@ def _objections(candidate: Candidate, latency: Latency | None, device: Device, e
             yield "the edge is draining"
         elif edge.state == "full" or edge.load.sessions >= edge.load.max_sessions:
             yield "the edge is full"
-        if candidate.mode == "split" and _codec(candidate.profile) not in {_codec(name) for name in has.profiles}:
+        # A name alone stands for all of its parameters.
+        if candidate.mode == "split" and not {candidate.profile, _codec(candidate.profile)} & set(has.profiles):
             yield f"the device does not have the profile {candidate.profile}"
     if candidate.memory is not None and has.memory is not None and candidate.memory > has.memory:
         yield f"needs {candidate.memory / 1e6:.0f} MB of the device's {has.memory / 1e6:.0f}"

@@ -96,12 +96,12 @@ class DeviceProcedures:
 
 def _check_selection(selection: Selection, need: Need) -> None:
     """Whatever the edge selects, it is among what was offered to it."""
-    codecs = {name.partition(":")[0] for name in need.capabilities.profiles}
+    named = {selection.profile, (selection.profile or "").partition(":")[0]}
     if selection.mode not in need.modes:
         raise ProtocolError(f"the edge selected mode {selection.mode}, which was not offered")
     if selection.mode == "remote" and need.privacy == "no-pictures":
         raise ProtocolError("the edge selected to be sent pictures, which was refused")
-    if selection.mode == "split" and (selection.profile or "").partition(":")[0] not in codecs:
+    if selection.mode == "split" and not named & set(need.capabilities.profiles):
         raise ProtocolError("the edge selected a profile that the device does not have")
 
 
