@@ -11,10 +11,12 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pipeline.deciding import decided
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.uplink import Uplink
 from rtc import Peer, RelayThread, intermediate_attributes, parse_link
 from signaling import (
+    MAX_OFFERS,
     Bye,
     ParameterSet,
     ParameterSetAck,
@@ -175,7 +177,10 @@ class Connection:
         self._peer = await self._stack.enter_async_context(peer)
         peer.on_control = self._on_control
         peer.on_closed = self._end
-        offers = [point.offer(fps) for point in offered]
+        if settings.decide != "offer":
+            self._waiting_for = "the edge did not answer the request"
+            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor)]
+        offers = [point.offer(fps) for point in offered[:MAX_OFFERS]]
         attributes = [*attributes_of(offers), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"
         offer = await peer.create_offer(attributes)

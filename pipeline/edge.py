@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from models import PartitionStore
+from pipeline.appraisal import Appraisal
 from pipeline.edge_session import EdgeSession
 from pipeline.library import Catalogue, Library
 from pipeline.manifest import make_manifest
+from pipeline.negotiation import information, point_of, selected
+from pipeline.reservations import RESERVATION, Reservations
 from pipeline.settings import EdgeSettings, ice_server
 from pipeline.shelf import Shelf
 from pipeline.tails import Tail, TailPool
@@ -30,6 +33,11 @@ from signaling import (
     EDGE_FAILURE,
     EDGE_FULL,
     ConnectRequest,
+    InferenceRequest,
+    InferenceResponse,
+    InformationRequest,
+    SelectionRequest,
+    SelectionResponse,
     SignalingServer,
     SignalingSession,
     attributes_of,
@@ -49,7 +57,8 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from models import ModelCard
-    from signaling import SplitOffer
+    from signaling import Manifest, Selection, SplitOffer
+    from signaling.applications import Request, Response
 
 __all__ = ["Edge", "serve_until_stopped"]
 
@@ -114,7 +123,9 @@ class Edge:
         self._warm: dict[str, Tail] = {}
         """One for each model, by its digest: that of the default cut."""
         self._is_warm = False
+        self._appraisal = Appraisal(store, self.settings.provider, self.settings.threads)
         self._places: set[_Place] = set()
+        self._reservations: Reservations[_Place] = Reservations(self._pool, self._places.discard)
         self._draining = False
         self._closing: asyncio.Task[None] | None = None
         self._sessions: dict[asyncio.Task[None], EdgeSession] = {}
@@ -126,6 +137,7 @@ class Edge:
             self,
             token=self.settings.token,
             ready=self._ready,
+            negotiate=self._negotiate,
             manifest=self._manifest,
             find_file=self._shelf.find,
             routes=self._admin.routes() if self._admin else (),
@@ -212,9 +224,13 @@ class Edge:
             await self._in_thread(partial(self._shelf.stock, self._catalogue.points))
             self._stocked.set()
             self._asked.clear()
+            await self._in_thread(partial(self._appraisal.measure, self._catalogue.points))
 
     async def _manifest(self) -> bytes:
         """For ``/manifest``: what is served now, and what of it can be had."""
+        return manifest_bytes(await self._describe())
+
+    async def _describe(self) -> Manifest:
         self._asked.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOCK_TIME):
@@ -224,7 +240,31 @@ class Edge:
         state = "full" if details["status"] == "ready" and full else details["status"]
         load = Load(len(self._places), self.settings.max_sessions)
         state = state if state in STATES else "warming"
-        return manifest_bytes(make_manifest(self._catalogue.points, self._shelf, state=state, load=load))
+        return make_manifest(self._catalogue.points, self._shelf, self._appraisal, state=state, load=load)
+
+    async def _negotiate(self, request: Request, session: SignalingSession) -> Response:
+        """Answer a request of the TR's procedures (called by the signalling server); a Rejected says why not."""
+        self._reservations.cancel(session)
+        match request:
+            case InformationRequest():
+                return information(await self._describe(), request)
+            case InferenceRequest(id_, need, resume):
+                manifest = await self._describe()
+                if self._last_session(resume) is not None:  # whose place is free for this one
+                    manifest = replace(manifest, state="ready", load=Load(0, manifest.load.max_sessions))
+                selection = selected(manifest, need, RETRY_AFTER)
+                return InferenceResponse(id_, selection, await self._reserve(selection, resume, session))
+            case SelectionRequest(id_, selection, resume):
+                return SelectionResponse(id_, await self._reserve(selection, resume, session))
+
+    async def _reserve(self, selection: Selection, resume_id: str | None, session: SignalingSession) -> float | None:
+        """Allocate what was selected (steps 5a, 7b): a place, and the tail loaded and warm; for how many ms."""
+        if selection.mode == "local":
+            return None
+        point = point_of(selection, self._catalogue.points)
+        self._check_open()
+        await self._reservations.reserve(session, self._place_for(resume_id), point)
+        return 1e3 * RESERVATION
 
     async def wait(self) -> None:
         """Return when the edge is closed."""
@@ -234,6 +274,7 @@ class Edge:
         """Take no new sessions, end the running ones with a goodbye, free everything. May be called again."""
         self._draining = True
         self._shelf.stop()
+        self._appraisal.stop()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         # Shielded, because a close of which half is done could not be resumed.
@@ -246,6 +287,7 @@ class Edge:
         await self._server.close()
         if self._admin is not None:
             self._admin.close()
+        self._reservations.close()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -260,37 +302,51 @@ class Edge:
 
         TR 26.927 clause 5.2.3.2: resources are allocated (the tail loaded and warm) before the answer.
         """
-        place: _Place | None = None
+        kept = self._reservations.claim(request.session)
+        place = None if kept is None else kept[0]
         try:
-            if self._draining:
-                raise _draining()
-            if self._pool.workers.exhausted:
-                raise rejection(make_problem(EDGE_FAILURE, "its computations hang; it has to be started again"))
+            self._check_open()
             attributes = intermediate_attributes(request.offer)
+            resume_id = resume_id_of(attributes)
             # All before the first await: however many come at once, no more than the limit gets in.
-            place = self._place_for(resume_id_of(attributes))
+            if place is None:
+                place = self._place_for(resume_id)
+            place.resume_id = resume_id
             return await self._admit(request, offers_of(attributes), place)
         except BaseException:
             if place is not None:
                 self._places.discard(place)
             self.outcomes["sessions_refused"] += 1
             raise
+        finally:
+            if kept is not None:
+                self._pool.release(kept[1])  # the session has it, too
+
+    def _check_open(self) -> None:
+        """Raise a Rejected when there can be no new sessions."""
+        if self._draining:
+            raise _draining()
+        if self._pool.workers.exhausted:
+            raise rejection(make_problem(EDGE_FAILURE, "its computations hang; it has to be started again"))
 
     def _place_for(self, resume_id: str | None) -> _Place:
         """A slot for a UE that comes; that of its own last session first, which it has given up. Raises EdgeFull."""
-        for place in self._places:
-            # One that is still being admitted keeps its slot: what it has begun to load and to gather counts.
-            if place.session is not None and place.resume_id is not None and place.resume_id == resume_id:
-                self._places.remove(place)
-                self.outcomes["sessions_replaced"] += 1
-                place.session.end("another session of the same UE takes its place")
-                break
+        if (last := self._last_session(resume_id)) is not None and last.session is not None:
+            self._places.remove(last)
+            self.outcomes["sessions_replaced"] += 1
+            last.session.end("another session of the same UE takes its place")
         if len(self._places) >= self.settings.max_sessions:
             detail = f"all {self.settings.max_sessions} sessions are taken"
             raise rejection(make_problem(EDGE_FULL, detail, retry_after=RETRY_AFTER))
         place = _Place(resume_id)
         self._places.add(place)
         return place
+
+    def _last_session(self, resume_id: str | None) -> _Place | None:
+        """Where the UE of this id has a session already."""
+        # One that is still being admitted keeps its slot: what it has begun to load and to gather counts.
+        mine = (place for place in self._places if place.session is not None and place.resume_id is not None)
+        return next((place for place in mine if place.resume_id == resume_id), None)
 
     async def _admit(self, request: ConnectRequest, offers: Sequence[SplitOffer], place: _Place) -> str:
         catalogue = self._catalogue

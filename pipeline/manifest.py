@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from models import IntermediateData, ModelInformation, SplitPoint, profile_ids
 from models.information import EndpointCapabilities
+from pipeline.reservations import RESERVATION
 from signaling import MAX_OFFERS
 from signaling.manifest import (
     EdgeLimits,
@@ -22,6 +24,8 @@ from signaling.manifest import (
 )
 
 if TYPE_CHECKING:
+    from models import ModelCard
+    from pipeline.appraisal import Appraisal
     from pipeline.offers import OperatingPoint
     from pipeline.shelf import Shelf
     from signaling.files import ServedFile
@@ -29,8 +33,19 @@ if TYPE_CHECKING:
 __all__ = ["make_manifest"]
 
 
-def make_manifest(points: Sequence[OperatingPoint], shelf: Shelf, *, state: str, load: Load) -> Manifest:
-    """What is served at these points, the preferred ones first, with the files that the shelf has to give."""
+_MAP = re.compile(r"\bmAP (\d{1,2}(?:\.\d+)?)\b")
+_BITS = re.compile(r"q(\d+)\b")
+PACKED = 0.9
+"""Of the quantised bits, about what zstd leaves (docs/evaluation.md): until a profile is measured."""
+
+
+def make_manifest(
+    points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Appraisal, *, state: str, load: Load
+) -> Manifest:
+    """What is served at these points, the preferred ones first, with the files that the shelf has to give.
+
+    Of costs it says what the appraisal knows by now.
+    """
     by_model: dict[str, list[OperatingPoint]] = {}
     for point in points:
         by_model.setdefault(point.card.digest, []).append(point)
@@ -38,13 +53,13 @@ def make_manifest(points: Sequence[OperatingPoint], shelf: Shelf, *, state: str,
         service=Service("splitrtc", metadata.version("splitrtc")),
         state=state,
         load=load,
-        limits=EdgeLimits(max_offers=MAX_OFFERS),
-        capabilities=EndpointCapabilities(frameworks=("ONNX",), profiles=profile_ids()),
-        models=tuple(entry for found in by_model.values() for entry in _entries(found, shelf)),
+        limits=EdgeLimits(max_offers=MAX_OFFERS, reservation_ms=1e3 * RESERVATION),
+        capabilities=appraisal.capabilities or EndpointCapabilities(frameworks=("ONNX",), profiles=profile_ids()),
+        models=tuple(entry for found in by_model.values() for entry in _entries(found, shelf, appraisal)),
     )
 
 
-def _entries(points: Sequence[OperatingPoint], shelf: Shelf) -> Iterator[ModelEntry]:
+def _entries(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Appraisal) -> Iterator[ModelEntry]:
     """The entry of one model, when its card is on the shelf and one of its cuts is known."""
     card = points[0].card
     by_cut: dict[str, list[OperatingPoint]] = {}
@@ -54,6 +69,7 @@ def _entries(points: Sequence[OperatingPoint], shelf: Shelf) -> Iterator[ModelEn
     file = shelf.card(card)
     if file is None or not by_cut:
         return
+    cost = appraisal.model(card.digest)
     yield ModelEntry(
         information=ModelInformation(
             identifier=card.digest,
@@ -62,6 +78,9 @@ def _entries(points: Sequence[OperatingPoint], shelf: Shelf) -> Iterator[ModelEn
             size=card.size,
             inputs=(card.image,),
             outputs=card.outputs,
+            macs=None if cost is None else cost.macs,
+            memory=None if cost is None else cost.memory,
+            accuracy=_accuracy(card),
             split_points=tuple(
                 SplitPoint.of(
                     card.digest,
@@ -75,22 +94,45 @@ def _entries(points: Sequence[OperatingPoint], shelf: Shelf) -> Iterator[ModelEn
         ),
         card=_file(file),
         deliver=card.deliver,
-        partitions=tuple(_partition(found, shelf) for found in by_cut.values()),
+        partitions=tuple(_partition(found, shelf, appraisal) for found in by_cut.values()),
         whole=_file(whole) if (whole := shelf.whole(card)) else None,
+        whole_ms=None if cost is None else cost.ms,
     )
 
 
-def _partition(points: Sequence[OperatingPoint], shelf: Shelf) -> PartitionEntry:
+def _accuracy(card: ModelCard) -> float | None:
+    """The percentage in a card's statement for people."""
+    found = _MAP.search(card.accuracy)
+    return float(found[1]) if found else None
+
+
+def _partition(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Appraisal) -> PartitionEntry:
     first = points[0]
+    cost = appraisal.cut(first.partition)
+    head_macs, head_ms = (None, None) if cost is None else (cost.head_macs, cost.head_ms)
     heads = {variant: shelf.head(first.card, first.cut, variant) for variant in first.heads}
-    calibrations = {point.profile: shelf.calibration(point) for point in points}
     return PartitionEntry(
         id=first.partition,
         name=first.cut.name,
-        variants=tuple(VariantEntry(name, _file(head) if head else None) for name, head in heads.items()),
-        profiles=tuple(ProfileEntry(name, _file(file) if file else None) for name, file in calibrations.items()),
+        variants=tuple(
+            VariantEntry(name, _file(head) if head else None, head_macs, head_ms) for name, head in heads.items()
+        ),
+        profiles=tuple(_profile(point, shelf) for point in points),
         carries_input=bool(set(first.cut.tensors) & {spec.name for spec in first.card.inputs}),
+        tail_ms=None if cost is None else cost.tail_ms,
     )
+
+
+def _profile(point: OperatingPoint, shelf: Shelf) -> ProfileEntry:
+    """A profile with its calibration, and about the bytes that it takes, where it has so many bits for each value."""
+    file = shelf.calibration(point)
+    specs = shelf.crossing(point.partition)
+    size: float | None = None
+    if bits := _BITS.match(point.profile):
+        size = sum(spec.elements for spec in specs) * int(bits[1]) / 8 * (PACKED if "zstd" in point.profile else 1)
+    elif point.profile.startswith("raw"):
+        size = float(sum(spec.nbytes for spec in specs))
+    return ProfileEntry(point.profile, _file(file) if file else None, bytes=size)
 
 
 def _file(served: ServedFile) -> File:

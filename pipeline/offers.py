@@ -15,6 +15,7 @@ from splitrtc_errors import ModelFileError, UnknownModel
 
 if TYPE_CHECKING:
     from models import ModelCard, PartitionCard, TensorSpec, Zoo
+    from signaling.applications import Selection
 
 __all__ = ["OperatingPoint", "acceptables", "points"]
 
@@ -71,8 +72,8 @@ class OperatingPoint:
             budget_ms=_milliseconds(budget),
         )
 
-    def matches(self, named: SplitOffer | ParameterSet) -> bool:
-        """Whether an ``ai-split`` line or a parameter set names this very point."""
+    def matches(self, named: SplitOffer | ParameterSet | Selection) -> bool:
+        """Whether an ``ai-split`` line, a parameter set or a selection names this very point."""
         return named.operating_point == self.offer(1.0).operating_point
 
     @property

@@ -17,7 +17,6 @@ from pipeline.delivery import Delivery, Show, silently
 from pipeline.device import DevicePart
 from pipeline.offers import OperatingPoint, points
 from rtc import unit_payload_limit
-from signaling import MAX_OFFERS
 from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class DeviceParts:
     def __init__(self, settings: UeSettings, executor: Executor, show: Show = silently) -> None:
         """``executor`` is one thread for what blocks; ``show`` shows how far the download of a head has come."""
         self._settings = settings
-        self._executor = executor
+        self.executor = executor
         self._zoo = Zoo(settings.models, bundled=settings.bundled)
         self._store = PartitionStore()
         self._delivery = Delivery(settings, self._store, show) if settings.deliver else None
@@ -53,7 +52,7 @@ class DeviceParts:
             self._has_better.clear()
             self._offered, self._loading = (), None
         if not self._offered:
-            self._offered = await asyncio.get_running_loop().run_in_executor(self._executor, self._find)
+            self._offered = await asyncio.get_running_loop().run_in_executor(self.executor, self._find)
         return self._offered
 
     async def turn_to_edge(self) -> bool:
@@ -61,7 +60,7 @@ class DeviceParts:
         if self._delivery is None:
             return False
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._executor, self._delivered)
+            found = await asyncio.get_running_loop().run_in_executor(self.executor, self._delivered)
         except SplitRtcError as error:
             logger.debug("the edge delivers nothing either: %s", error)
             return False
@@ -73,12 +72,12 @@ class DeviceParts:
         """End what is still being fetched."""
         if self._delivery is not None:
             self._delivery.stop()
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._delivery.close)
+            await asyncio.get_running_loop().run_in_executor(self.executor, self._delivery.close)
 
     def preload(self) -> None:
         """Begin to load the part for the preferred point. When that fails, nobody but `get` asks how loading went."""
         if self._loading is None:
-            self._loading = self._executor.submit(self._load, self._offered[0])
+            self._loading = self.executor.submit(self._load, self._offered[0])
 
     async def get(self, active: SplitOffer) -> DevicePart:
         """The part for the point that the edge chose among those offered, for a new session.
@@ -89,7 +88,7 @@ class DeviceParts:
         device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if not device.point.matches(active):
             point = next(point for point in self._offered if point.matches(active))
-            self._loading = self._executor.submit(self._load, point)
+            self._loading = self.executor.submit(self._load, point)
             device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if self._is_delivered and self._delivery is not None:
             self._delivery.begin_to_improve(device.point, self._has_better.set)
@@ -105,11 +104,11 @@ class DeviceParts:
             if self._delivery is None:
                 raise
             return self._delivered()
-        return found[:MAX_OFFERS]
+        return found
 
     def _delivered(self) -> Sequence[OperatingPoint]:
         assert self._delivery is not None
-        found = self._delivery.points()[:MAX_OFFERS]
+        found = self._delivery.points()
         self._is_delivered = True
         return found
 

@@ -15,6 +15,7 @@ from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
 from signaling.addresses import HOST_NAME, is_address, is_loopback, parse_listen
 from signaling.auth import OriginGuard, check_token
+from signaling.decision import OPTIMISE, PRIVACY
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
@@ -33,6 +34,7 @@ FRAME_BUDGET = 0.5
 CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
 MAX_THREADS = 1024
+DECIDERS = ("offer", "ue", "network")
 
 _STUN = re.compile(rf"stun:{HOST_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
@@ -88,6 +90,10 @@ class UeOptions(TypedDict, total=False):
     link: str | None
     bundled: bool
     deliver: bool
+    decide: str
+    optimise: str
+    privacy: str
+    prefer: str | None
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -123,6 +129,10 @@ class UeSettings:
     Without ``bundled``, the models that come with the program count as not here; unless ``deliver`` is false, an edge
     may deliver what is not here. ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on
     the address that the media is bound to.
+
+    ``decide`` says who decides on the operating point, and how (TR 26.927 clause 5.2.3.2): "network" asks the edge
+    (case 1), "ue" asks for its candidates and chooses (case 2), by what each would take; "offer" offers all in the
+    order of preference. ``optimise``, ``privacy`` and ``prefer`` (name or id of a cut) are wishes for that decision.
     """
 
     url: str
@@ -145,6 +155,10 @@ class UeSettings:
     link: str | None = None
     bundled: bool = True
     deliver: bool = True
+    decide: str = "offer"
+    optimise: str = "latency"
+    privacy: str = "any"
+    prefer: str | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:
@@ -155,6 +169,9 @@ class UeSettings:
             raise BadArgument(f"timeout: expected a positive number of seconds, got {self.timeout:g}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BadArgument(f"threshold: expected a score from 0 to 1, got {self.threshold:g}")
+        for name, choices in (("decide", DECIDERS), ("optimise", OPTIMISE), ("privacy", PRIVACY)):
+            if (value := getattr(self, name)) not in choices:
+                raise BadArgument(f"{name}: expected {', '.join(choices)}, got {value!r:.100}")
         _check_threads("threads", self.threads)
         _check_address("bind", self.bind)
         for server in self.ice_servers:

@@ -21,7 +21,7 @@ from signaling.files import FILES_PATH, FileServer, ServedFile
 from signaling.gate import Gate, problem_response
 from signaling.limits import CONNECT_RATE
 from signaling.problems import EDGE_FULL, MESSAGE_MALFORMATTED, make_problem
-from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, SignalingSession
+from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, Negotiate, SignalingSession
 from signaling.swap import MAX_MESSAGE, PATH, SUBPROTOCOL
 from splitrtc_errors import BadArgument
 
@@ -49,8 +49,9 @@ class SignalingServer:
     Without a ``token``, web pages come in from ``allow_origins`` and from this machine's own address here alone. With
     one, who has it may. ``ready`` says whether the edge can take sessions, with details for ``/readyz``. Who may open
     a WebSocket may also have the ``manifest``, JSON that says what is served here, and the files that ``find_file``
-    knows, by their 64 hex digits. ``routes`` are further ones, which look after themselves. BadArgument when
-    ``listen``, ``token`` or an origin is not what it should be.
+    knows, by their 64 hex digits. ``routes`` are further ones, which look after themselves. ``negotiate``
+    answers what comes before a connect (`signaling.procedures`); without it nothing does. BadArgument when ``listen``,
+    ``token`` or an origin is not what it should be.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class SignalingServer:
         max_sockets: int = MAX_SOCKETS,
         connect_rate: float = CONNECT_RATE,
         allow_origins: Iterable[str] = (),
+        negotiate: Negotiate | None = None,
     ) -> None:
         self._host, self._port = parse_listen(listen)
         self._handler = handler
+        self._negotiate = negotiate
         origins = tuple(allow_origins)
         self._sockets_gate = Gate(token, connect_rate, origins)
         self._requests_gate = Gate(token, connect_rate * REQUESTS_PER_SOCKET, origins)
@@ -163,7 +166,7 @@ class SignalingServer:
             max_msg_size=MAX_MESSAGE + 1,  # aiohttp refuses a message of just this size
             writer_limit=MAX_UNSENT,
         )
-        session = SignalingSession(socket, request, self._handler)
+        session = SignalingSession(socket, request, self._handler, self._negotiate)
         self._sessions.add(session)  # before the first await: the limit holds however many come at once
         try:
             await socket.prepare(request)

@@ -19,6 +19,7 @@ from models.cache import CACHE_VARIABLE, SIZE_VARIABLE
 from models.identity import bytes_digest
 from models.variants import with_weights_as
 from pipeline import delivery
+from pipeline.appraisal import Appraisal
 from pipeline.delivery import Delivery
 from pipeline.manifest import make_manifest
 from pipeline.offers import points
@@ -88,7 +89,7 @@ def files(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     zoo = Zoo((tiny_model,), bundled=False)
     found = [point for point in points(zoo, model="tiny") if point.calibration is None]
     shelf.stock(found)
-    manifest = make_manifest(found, shelf, state="ready", load=Load(0, 1))
+    manifest = make_manifest(found, shelf, Appraisal(PartitionStore(), "cpu", 1), state="ready", load=Load(0, 1))
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "device"))
     (tmp_path / "more").mkdir()
     return Files(manifest, dict(shelf._files), tmp_path / "more")
