@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
@@ -151,7 +152,9 @@ class Delivery:
         path = self._begin(file, MAX_HEAD, f"the head of {card.name}").result()
         try:
             return self._store.adopt(card, tensors, variant, path.read_bytes())
-        except OSError as error:  # another process has taken it over, or the cache has made room
+        except OSError as error:  # another process was faster, or the cache has made room
+            if (head := self._store.delivered(card, tensors, variant, file.digest)) is not None:
+                return head
             raise ModelError(f"the head of {card.name} has gone: {error.strerror}; try again") from error
         finally:
             self._fetched.pop(file.digest, None)
@@ -182,7 +185,8 @@ class Delivery:
         file = self._heads[point.partition, better]
         if self._store.delivered(point.card, point.cut.tensors, better, file.digest) is None:
             path = self._fetch(file, MAX_HEAD, silently, "", SLOWLY)
-            self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
             path.unlink(missing_ok=True)
         return True
 
@@ -252,8 +256,8 @@ class Delivery:
                 progress(there, total)
 
             path = fetch(download, progress=go_on)
-        with contextlib.suppress(OSError):
-            path.touch()
+        with contextlib.suppress(OSError):  # another process is through with it
+            os.utime(path)
         trim(folder.iterdir(), cache_limit(), path, lambda path: path.stat().st_mtime)
         return path
 

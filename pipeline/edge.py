@@ -222,9 +222,9 @@ class Edge:
             except SplitRtcError as error:
                 logger.warning("the models stay what they were: %s", error)
             await self._in_thread(partial(self._shelf.stock, self._catalogue.points))
+            await self._in_thread(partial(self._appraisal.measure, self._catalogue.points))
             self._stocked.set()
             self._asked.clear()
-            await self._in_thread(partial(self._appraisal.measure, self._catalogue.points))
 
     async def _manifest(self) -> bytes:
         """For ``/manifest``: what is served now, and what of it can be had."""
