@@ -209,7 +209,9 @@ class Delivery:
         return path
 
 
-def way_to(url: str, token: str | None, ca: Path | None, fingerprint: str | None) -> tuple[str, Access]:
+def way_to(
+    url: str, token: str | None = None, ca: Path | None = None, fingerprint: str | None = None
+) -> tuple[str, Access]:
     """Where an edge's files are, and how to get at them; BadArgument for what names no edge, or no certificate."""
     base = http_url(url)
     if (ca is not None or fingerprint is not None) and not base.startswith("https:"):
