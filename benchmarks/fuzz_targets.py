@@ -183,6 +183,7 @@ def _signaling_targets() -> Iterator[Target]:
         parse_control,
         serialise_control,
     )
+    from signaling.applications import REQUESTS
     from signaling.endpoint import SwapEndpoint
     from signaling.messages import (
         Accept,
@@ -248,18 +249,70 @@ def _signaling_targets() -> Iterator[Target]:
         yield Target(name, _text(partial(parse, dialect=dialect)), good, (MalformedMessage,), is_text=True)
         texts = good
 
-    endpoint = SwapEndpoint("server")
+    endpoint = SwapEndpoint("server", applications=REQUESTS)
 
     def exchange(text: str) -> None:
         nonlocal endpoint
         endpoint.receive(text)
         endpoint.take_outgoing()
         if endpoint.exhausted:
-            endpoint = SwapEndpoint("server")
+            endpoint = SwapEndpoint("server", applications=REQUESTS)
 
     yield Target("SWAP endpoint", _text(exchange), texts, (), is_text=True)
     problems = [json.dumps(problem.to_json()).encode(), b'"text"', b"plain"]
     yield Target("problem", _text(Problem.from_json), problems, (), is_text=True)
+    yield from _procedure_targets()
+
+
+def _procedure_targets() -> Iterator[Target]:
+    from models.information import EndpointCapabilities, ServiceRequirements
+    from signaling.applications import (
+        InferenceRequest,
+        InferenceResponse,
+        InformationRequest,
+        InformationResponse,
+        Need,
+        Selection,
+        SelectionRequest,
+        SelectionResponse,
+        read_request,
+        read_response,
+        statement,
+    )
+    from signaling.manifest import read_manifest
+    from signaling.strictjson import read_object
+    from splitrtc_errors import ProtocolError
+
+    digest = "sha-256:" + 64 * "a"
+    device = EndpointCapabilities(("ONNX",), ("raw", "klt"), 5e9, 10**9, 2e7, 20.0, "ONNX Runtime 1.31", ("cpu",), 4)
+    need = Need(ServiceRequirements("detection", 200.0, 25.0), device, models=(digest,), model="m", prefer="early")
+    selection = Selection("split", digest, "fp32", 32 * "b", "raw", digest)
+    requests = [
+        statement(request)
+        for request in (
+            InferenceRequest(1, need, 32 * "c"),
+            InformationRequest(1, need),
+            SelectionRequest(1, selection, 32 * "c"),
+        )
+    ]
+    told = read_manifest(_manifest())
+    responses = [
+        statement(response)
+        for response in (
+            InferenceResponse(1, selection, 1e4),
+            InformationResponse(1, told.models, told.capabilities, told.load, told.state, selection),
+            SelectionResponse(1, 1e4),
+        )
+    ]
+    for name, read, said in (("request", read_request, requests), ("response", read_response, responses)):
+        good = [json.dumps({"type": type_, "value": value}).encode() for type_, value in said]
+
+        def take(text: str, read: Callable[[str, object], object] = read) -> None:
+            fields = read_object(text, 2**22)
+            type_ = fields.get("type")
+            read(type_ if isinstance(type_, str) else "", fields.get("value"))
+
+        yield Target(f"procedures, {name}", _text(take), good, (ProtocolError,), is_text=True)
 
 
 def _codec_targets() -> Iterator[Target]:

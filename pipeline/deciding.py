@@ -12,16 +12,17 @@ from models.information import ServiceRequirements
 from pipeline.capabilities import capabilities
 from pipeline.settings import DEFAULT_FPS
 from signaling import NO_COMMON_OPERATING_POINT, Need, Selection, candidates_of, decide, make_problem, rejection
-from signaling.decision import Edge
+from signaling.decision import Device, Edge, predict
 from splitrtc_errors import ProtocolError
 
 if TYPE_CHECKING:
     from models.information import EndpointCapabilities
     from pipeline.offers import OperatingPoint
     from pipeline.settings import UeSettings
-    from signaling import Decision, InformationResponse, SignalingClient
+    from signaling import Decision, InformationResponse, Manifest, SignalingClient
+    from signaling.decision import Latency, Link
 
-__all__ = ["ASSUMED_RATE", "decide_among", "decided", "need_of"]
+__all__ = ["ASSUMED_RATE", "decide_among", "decided", "need_of", "predicted"]
 
 ASSUMED_RATE = 20e6
 """Bit/s of a link of which nothing is known but its round trip."""
@@ -87,3 +88,16 @@ def decide_among(told: InformationResponse, need: Need, offered: Sequence[Operat
     mine = {point.offer(1.0).operating_point for point in offered}
     candidates = [one for one in candidates_of(told.models) if Selection.of(one).operating_point in mine]
     return decide(candidates, need.device, Edge(told.capabilities, told.load, told.state), need.link, need.wish)
+
+
+def predicted(manifest: Manifest, point: OperatingPoint, device: EndpointCapabilities, link: Link) -> Latency | None:
+    """What a frame would take at one operating point, by part; None where that cannot be told.
+
+    ``device.flops`` is the device's speed, as the probe found it, or as it is to be imagined.
+    """
+    wanted = point.offer(1.0).operating_point
+    edge = Edge(manifest.capabilities, manifest.load, manifest.state)
+    for candidate in candidates_of(manifest.models):
+        if Selection.of(candidate).operating_point == wanted:
+            return predict(candidate, Device(device), edge, link)
+    return None

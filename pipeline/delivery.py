@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pipeline.settings import UeSettings
     from signaling.manifest import File
 
-__all__ = ["Delivery", "Show", "silently"]
+__all__ = ["Delivery", "Show", "fetch_manifest", "silently", "way_to"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +77,7 @@ class Delivery:
         self._settings = settings
         self._store = store
         self._show = show
-        self._base = http_url(settings.url)
-        secured = settings.ca is not None or settings.fingerprint is not None
-        if secured and not self._base.startswith("https:"):
-            raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
-        self._access = Access(
-            settings.token,
-            None if settings.ca is None else tls_context(settings.ca),
-            None if settings.fingerprint is None else parse_fingerprint(settings.fingerprint),
-        )
+        self._base, self._access = way_to(settings.url, settings.token, settings.ca, settings.fingerprint)
         self._heads: dict[tuple[str, str], File] = {}
         """By partition and variant."""
         self._fetched: dict[str, Future[Path]] = {}
@@ -113,7 +105,7 @@ class Delivery:
         ProtocolError or ModelFileError when what it sends is no good.
         """
         self._pool.submit(_import_heavy)
-        model, partition = self._choice(self._manifest())
+        model, partition = self._choice(fetch_manifest(self._base, self._access))
         card_file = self._begin(model.card, MAX_CARD_BYTES)
         profiles = [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
         calibrations = {entry.calibration.digest: entry.calibration for entry in profiles if entry.calibration}
@@ -123,6 +115,8 @@ class Delivery:
             if variant.head is not None and variant.name in VARIANTS:
                 self._heads[partition.id, variant.name] = variant.head
         card, cut = _read_card(card_file.result(), model, partition)
+        if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
+            raise ProtocolError("the edge's cut would send the picture, and did not say so")
         variant_name = self._best_variant(card, cut)
         if variant_name not in self._here(card, cut):
             self._begin(self._heads[partition.id, variant_name], MAX_HEAD, f"the head of {card.name}")
@@ -190,20 +184,6 @@ class Delivery:
             path.unlink(missing_ok=True)
         return True
 
-    def _manifest(self) -> Manifest:
-        try:
-            return read_manifest(read_url(f"{self._base}/manifest", self._access, MAX_BYTES))
-        except Unreachable as error:
-            if isinstance(answer := error.__cause__, urllib.error.HTTPError):
-                if answer.code == 401:
-                    problem = make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got")
-                    raise rejection(problem) from error
-                if answer.code == 429:
-                    raise rejection(make_problem(TOO_MANY_REQUESTS)) from error
-                if answer.code == 404:
-                    raise Unreachable("no model's file is here, and the edge does not deliver any") from error
-            raise
-
     def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry]:
         """The first model and cut, in the edge's order, with a head and as the user wants them."""
         settings = self._settings
@@ -211,6 +191,7 @@ class Delivery:
             for partition in model.partitions:
                 wanted = settings.model in (None, model.information.name, model.information.identifier)
                 wanted = wanted and settings.partition in (None, partition.name, partition.id)
+                wanted = wanted and not (partition.carries_input and settings.privacy == "no-pictures")
                 if wanted and any(variant.head and variant.name in VARIANTS for variant in partition.variants):
                     return model, partition
         there = ", ".join(
@@ -260,6 +241,33 @@ class Delivery:
             os.utime(path)
         trim(folder.iterdir(), cache_limit(), path, lambda path: path.stat().st_mtime)
         return path
+
+
+def way_to(
+    url: str, token: str | None = None, ca: Path | None = None, fingerprint: str | None = None
+) -> tuple[str, Access]:
+    """Where an edge's files are, and how to get at them; BadArgument for what names no edge, or no certificate."""
+    base = http_url(url)
+    if (ca is not None or fingerprint is not None) and not base.startswith("https:"):
+        raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
+    trusted = None if ca is None else tls_context(ca)
+    return base, Access(token, trusted, None if fingerprint is None else parse_fingerprint(fingerprint))
+
+
+def fetch_manifest(base: str, access: Access) -> Manifest:
+    """What an edge says of itself. Raises Unreachable, a kind of Rejected, or ProtocolError."""
+    try:
+        return read_manifest(read_url(f"{base}/manifest", access, MAX_BYTES))
+    except Unreachable as error:
+        if isinstance(answer := error.__cause__, urllib.error.HTTPError):
+            if answer.code == 401:
+                problem = make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got")
+                raise rejection(problem) from error
+            if answer.code == 429:
+                raise rejection(make_problem(TOO_MANY_REQUESTS)) from error
+            if answer.code == 404:
+                raise Unreachable("no model's file is here, and the edge does not deliver any") from error
+        raise
 
 
 def _read_card(path: Path, model: ModelEntry, partition: PartitionEntry) -> tuple[ModelCard, PartitionCard]:

@@ -187,7 +187,8 @@ def decide(candidates: Iterable[Candidate], device: Device, edge: Edge, link: Li
     latency, bytes, accuracy, energy, and the names. So no candidate is chosen that another one beats in one of these
     and equals in the rest.
     """
-    found = [_explain(candidate, device, edge, link, wish) for candidate in candidates]
+    usable = link if link is not None and link.rate >= LEAST_RATE else None
+    found = [_explain(candidate, device, edge, usable, wish) for candidate in candidates]
     most = max((one.energy for one in found), default=0.0) or 1.0
     ranked = sorted(found, key=lambda one: _rank(one, wish))
     found = [replace(one, energy_share=one.energy / most) for one in ranked]
@@ -195,7 +196,7 @@ def decide(candidates: Iterable[Candidate], device: Device, edge: Edge, link: Li
 
 
 def predict(candidate: Candidate, device: Device, edge: Edge, link: Link | None) -> Latency | None:
-    """A frame's latency at a candidate; None where something that it takes is not known.
+    """A frame's latency at a candidate; None where something that it takes is not known. The link's rate is above 0.
 
     What was measured on the edge's CPU is scaled by the probe that both machines ran; else MACs tell, by the device's
     own operations per second.
@@ -212,7 +213,7 @@ def predict(candidate: Candidate, device: Device, edge: Edge, link: Link | None)
         return None
     if candidate.mode == "local":
         return Latency(device=DEVICE_MS, head=head)
-    if candidate.bytes is None or candidate.tail_ms is None or link is None or link.rate < LEAST_RATE:
+    if candidate.bytes is None or candidate.tail_ms is None or link is None:
         return None
     encode = CODING_MS if candidate.encode_ms is None else candidate.encode_ms
     return Latency(
@@ -245,11 +246,13 @@ def _explain(candidate: Candidate, device: Device, edge: Edge, link: Link | None
         fps=fps,
         energy=BUSY_W * work + 1e3 * JOULE_PER_BYTE * OVERHEAD * sent,
         keeps_up=fps >= KEEPS_UP * wish.fps,
-        why_not=tuple(_objections(candidate, latency, device, edge, wish)),
+        why_not=tuple(_objections(candidate, latency, device, edge, link, wish)),
     )
 
 
-def _objections(candidate: Candidate, latency: Latency | None, device: Device, edge: Edge, wish: Wish) -> Iterator[str]:
+def _objections(
+    candidate: Candidate, latency: Latency | None, device: Device, edge: Edge, link: Link | None, wish: Wish
+) -> Iterator[str]:
     """Why a candidate must not be taken."""
     has = device.capabilities
     if candidate.mode not in wish.modes:
@@ -270,9 +273,21 @@ def _objections(candidate: Candidate, latency: Latency | None, device: Device, e
         yield f"needs {candidate.memory / 1e6:.0f} MB of the device's {has.memory / 1e6:.0f}"
     yield from _too_inaccurate(candidate, wish)
     if latency is None:
-        yield "not predictable: its bytes, its times or the link's rate are not known"
+        yield f"not predictable: {_unknown(candidate, link)} not known"
     elif wish.max_latency is not None and latency.total > wish.max_latency:
         yield f"takes {latency.total:.0f} ms of at most {wish.max_latency:.0f}"
+
+
+def _unknown(candidate: Candidate, link: Link | None) -> str:
+    if candidate.mode != "local":
+        for value, name in (
+            (link, "the link's rate is"),
+            (candidate.bytes, "its bytes are"),
+            (candidate.tail_ms, "its tail's time is"),
+        ):
+            if value is None:
+                return name
+    return "the speed of the device, or the cost of the head, is"
 
 
 def _too_inaccurate(candidate: Candidate, wish: Wish) -> Iterator[str]:

@@ -20,7 +20,8 @@ from pipeline.cli.common import (
     set_up_logging,
 )
 from pipeline.cli.fetching import is_offline, local_model, offline_option, progress_bar
-from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, UeSettings
+from pipeline.settings import CONNECT_TIMEOUT, DECIDERS, FRAME_BUDGET, UeSettings
+from signaling.decision import OPTIMISE
 from splitrtc_errors import BadArgument
 
 __all__ = ["ue"]
@@ -92,6 +93,15 @@ Examples:
 )
 @option("--bundled/--no-bundled", default=True, help="Use the models that come with the program.")
 @offline_option
+@option(
+    "--decide",
+    type=click.Choice(DECIDERS),
+    default="offer",
+    help="Who decides on cut and profile: the network or the ue, by what each would take; offer: the edge takes the"
+    " first one that it accepts.",
+)
+@option("--optimise", type=click.Choice(OPTIMISE), default="latency", help="With --decide: what shall be little.")
+@option("--prefer", metavar="CUT", help="With --decide: take this cut, by name or id, if it may be.")
 @option("--budget", type=float, default=FRAME_BUDGET, metavar="S", help="Seconds after which a result is worthless.")
 @option("--timeout", type=float, default=CONNECT_TIMEOUT, metavar="S", help="Seconds to connect.")
 @option(

@@ -11,9 +11,10 @@ import pytest
 from models import PartitionStore, Zoo, load_submodel
 from models.cache import CACHE_VARIABLE
 from models.graph import Model, costs_of
+from models.probe import PROBE_MACS, probe_model
 from pipeline import capabilities as module
 from pipeline.appraisal import Appraisal
-from pipeline.capabilities import PROBE_MACS, capabilities, probe, run_ms
+from pipeline.capabilities import capabilities, probe, run_ms
 from pipeline.measured import MAX_AGE, remembered
 from pipeline.offers import points
 
@@ -51,14 +52,14 @@ def test_a_run_takes_the_median_of_several_but_not_the_first() -> None:
 
 
 def test_a_slow_machine_is_not_measured_for_long() -> None:
-    assert taken(0.3, limit=1.0)[1:] == (pytest.approx(1.2), 4)
-    assert taken(0.7, limit=1.0)[::2] == (pytest.approx(700.0), 1)
+    assert taken(0.3, limit=1.0)[2] == 4
+    assert taken(0.7, limit=1.0)[2] == 1
     assert taken(60.0, limit=1.0)[2] == 1
 
 
 def test_the_probe_has_as_many_operations_as_it_is_said_to_have(tmp_path: Path) -> None:
     path = tmp_path / "probe.onnx"
-    path.write_bytes(module._probe_model())
+    path.write_bytes(probe_model())
     assert costs_of(Model.load(path)).total_macs == PROBE_MACS
     (shape,) = (spec.shape for spec in load_submodel(path, provider="cpu").inputs)
     assert shape == (1, 32, 38, 38)

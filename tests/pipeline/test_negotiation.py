@@ -11,12 +11,14 @@ import pytest
 from models import Zoo
 from models.information import EndpointCapabilities, ServiceRequirements
 from pipeline import negotiation, reservations
+from pipeline.deciding import predicted
 from pipeline.edge import Edge
 from pipeline.negotiation import information, selected
 from pipeline.offers import OperatingPoint, points
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
 from signaling import InformationRequest, Need, Selection, SignalingClient, new_resume_id
+from signaling.decision import Link
 from splitrtc_errors import BadArgument, EdgeFull, NoCommonOperatingPoint, ProtocolError
 from tests.signaling.manifests import DIGEST, EARLY, LATE, MANIFEST
 
@@ -190,6 +192,18 @@ async def test_the_manifest_says_what_things_cost(edge: Edge) -> None:
             spec.nbytes for spec in edge._shelf.crossing(cut.id)
         )
     assert first.profiles[0].bytes == 0.9 * 64 * 19 * 19 / 2
+
+
+async def test_one_operating_point_is_predicted(edge: Edge) -> None:
+    manifest = await edge._describe()
+    device = replace(manifest.capabilities, flops=(manifest.capabilities.flops or 0) / 2)
+    latency = predicted(manifest, point(), device, Link(10e6, 30.0))
+    (cut,) = (cut for cut in manifest.models[0].partitions if cut.name == "bottleneck_12")
+    assert latency is not None
+    assert latency.head == pytest.approx(2 * (cut.variants[0].head_ms or 0))
+    assert latency.tail == cut.tail_ms
+    assert latency.link == pytest.approx(30 + 8 * 1.09 * 96 * 19 * 19 / 10e3)
+    assert predicted(manifest, point("bottleneck_7", "klt:step=1.7"), device, Link(10e6, 30.0)) is None
 
 
 # The answers, as pure functions of a manifest.

@@ -87,21 +87,21 @@ def test_without_a_measured_head_its_operations_tell() -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "of", "link"),
+    ("candidate", "of", "link", "what"),
     [
-        (CANDIDATES[2], Device(EndpointCapabilities((), ())), LINK),
-        (replace(CANDIDATES[2], head_ms=None, head_macs=None), device(), LINK),
-        (replace(CANDIDATES[2], bytes=None), device(), LINK),
-        (replace(CANDIDATES[2], tail_ms=None), device(), LINK),
-        (CANDIDATES[2], device(), None),
-        (CANDIDATES[2], device(), Link(0.0, 20.0)),
+        (CANDIDATES[2], Device(EndpointCapabilities((), ())), LINK, "the speed of the device, or the cost of"),
+        (replace(CANDIDATES[2], head_ms=None, head_macs=None), device(), LINK, "the speed of the device, or the cost"),
+        (replace(CANDIDATES[0], head_ms=None, head_macs=None), device(), LINK, "the speed of the device, or the cost"),
+        (replace(CANDIDATES[2], bytes=None), device(), LINK, "its bytes are not known"),
+        (replace(CANDIDATES[2], tail_ms=None), device(), LINK, "its tail's time is not known"),
+        (CANDIDATES[2], device(), None, "the link's rate is not known"),
+        (CANDIDATES[2], device(), Link(0.0, 20.0), "the link's rate is not known"),
     ],
 )
-def test_what_is_not_known_is_not_predicted(candidate: Candidate, of: Device, link: Link | None) -> None:
-    assert predict(candidate, of, EDGE, link) is None
+def test_what_is_not_known_is_not_predicted(candidate: Candidate, of: Device, link: Link | None, what: str) -> None:
     decision = decide([candidate], of, EDGE, link, Wish())
     assert decision.chosen is None
-    assert any("not predictable" in reason for reason in decision.explained[0].why_not)
+    assert f"not predictable: {what}" in decision.reasons
 
 
 def test_without_a_link_the_device_does_it_alone() -> None:
@@ -185,6 +185,7 @@ def test_remote_has_no_head() -> None:
 
 def test_nothing_to_choose_from_is_no_decision() -> None:
     assert decide([], device(), EDGE, LINK, Wish()) == Decision(None, ())
+    assert Decision(None, ()).reasons == ""
     assert Decision(None, ()).to_json() == {"chosen": None, "candidates": []}
 
 
