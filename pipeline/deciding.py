@@ -48,7 +48,8 @@ async def decided(
     need = need_of(settings, offered, replace(await measuring, rate=rate, rtt=1e3 * rtt))
     if settings.decide == "network":
         selection = (await signaling.request_inference(need, resume=resume_id)).selection
-        chosen = next((point for point in offered if point.matches(selection)), None)
+        # Which variant of the head runs is the device's own affair: the tail is the same.
+        chosen = next((one for one in offered if replace(one, variant=selection.variant).matches(selection)), None)
         if chosen is None:
             raise ProtocolError("the edge selected an operating point that this device does not have")
         return chosen

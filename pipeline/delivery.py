@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,15 @@ from signaling import UNAUTHORIZED, make_problem, rejection
 from signaling.client import http_url, parse_fingerprint, tls_context
 from signaling.manifest import MAX_BYTES, Manifest, ModelEntry, PartitionEntry, read_manifest
 from signaling.problems import TOO_MANY_REQUESTS
-from splitrtc_errors import BadArgument, ConnectionLost, ModelError, ProtocolError, UnknownModel, Unreachable
+from splitrtc_errors import (
+    BadArgument,
+    ConnectionLost,
+    ModelError,
+    ProtocolError,
+    SplitRtcError,
+    UnknownModel,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from models import Head, PartitionCard, PartitionStore
@@ -73,6 +82,8 @@ class Delivery:
         """By partition and variant."""
         self._fetched: dict[str, Future[Path]] = {}
         """By digest: what is under way or here."""
+        self._improving: set[str] = set()
+        """Partitions of which a better head is under way, or here."""
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="delivery")
         self._stop = threading.Event()
 
@@ -133,11 +144,30 @@ class Delivery:
         path = self._begin(file, MAX_HEAD, f"the head of {card.name}").result()
         try:
             return self._store.adopt(card, tensors, variant, path.read_bytes())
-        except OSError as error:  # another process has taken it over, or the cache has made room
+        except OSError as error:  # another process was faster, or the cache has made room
+            if (head := self._store.delivered(card, tensors, variant, file.digest)) is not None:
+                return head
             raise ModelError(f"the head of {card.name} has gone: {error.strerror}; try again") from error
         finally:
             self._fetched.pop(file.digest, None)
             path.unlink(missing_ok=True)
+
+    def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], None]) -> None:
+        """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here."""
+        if point.partition in self._improving or self._stop.is_set():
+            return
+        self._improving.add(point.partition)
+
+        def work() -> None:
+            try:
+                if self.improve(point):
+                    logger.info("a better head of %s has arrived: the next connection has it", point.card.name)
+                    tell()
+            except SplitRtcError as error:
+                self._improving.discard(point.partition)
+                logger.debug("no better head of %s: %s", point.card.name, error)
+
+        self._pool.submit(work)
 
     def improve(self, point: OperatingPoint) -> bool:
         """Fetch slowly what is better than the head that runs; whether there is such a one now."""
@@ -147,7 +177,8 @@ class Delivery:
         file = self._heads[point.partition, better]
         if self._store.delivered(point.card, point.cut.tensors, better, file.digest) is None:
             path = self._fetch(file, MAX_HEAD, silently, "", SLOWLY)
-            self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
             path.unlink(missing_ok=True)
         return True
 
@@ -203,8 +234,8 @@ class Delivery:
                 progress(there, total)
 
             path = fetch(download, progress=go_on)
-        with contextlib.suppress(OSError):
-            path.touch()
+        with contextlib.suppress(OSError):  # another process is through with it
+            os.utime(path)
         trim(folder.iterdir(), cache_limit(), path, lambda path: path.stat().st_mtime)
         return path
 

@@ -49,6 +49,7 @@ from signaling import (
     without_resume_id,
 )
 from signaling.addresses import parse_listen
+from signaling.admin import ModelAdmin
 from signaling.manifest import STATES, Load, manifest_bytes
 from splitrtc_errors import ModelError, Rejected, SinkError, SplitRtcError, UnknownModel
 
@@ -129,6 +130,8 @@ class Edge:
         self._closing: asyncio.Task[None] | None = None
         self._sessions: dict[asyncio.Task[None], EdgeSession] = {}
         self._ended = asyncio.Event()
+        admin_token, folders = self.settings.admin_token, self.settings.models
+        self._admin = None if admin_token is None else ModelAdmin(folders[0], admin_token)
         self._server = SignalingServer(
             self.settings.listen,
             self,
@@ -137,6 +140,7 @@ class Edge:
             negotiate=self._negotiate,
             manifest=self._manifest,
             find_file=self._shelf.find,
+            routes=self._admin.routes() if self._admin else (),
             connect_rate=self.settings.connect_rate,
             allow_origins=self.settings.allow_origins,
         )
@@ -281,6 +285,8 @@ class Edge:
             session.end("the edge closes")
         await asyncio.gather(*self._sessions, return_exceptions=True)
         await self._server.close()
+        if self._admin is not None:
+            self._admin.close()
         self._reservations.close()
         if self._keeper is not None:
             self._keeper.cancel()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
@@ -38,27 +39,34 @@ class DeviceParts:
         self._store = PartitionStore()
         self._delivery = Delivery(settings, self._store, show) if settings.deliver else None
         self._is_delivered = False
+        self._has_better = threading.Event()
         self._offered: Sequence[OperatingPoint] = ()
         self._loading: Future[DevicePart] | None = None
 
     async def offered(self) -> Sequence[OperatingPoint]:
-        """The operating points that this device can run and its user wants, in order of preference."""
+        """The operating points that this device can run and its user wants, in order of preference.
+
+        The same ones each time, unless a better head has arrived since.
+        """
+        if self._has_better.is_set():
+            self._has_better.clear()
+            self._offered, self._loading = (), None
         if not self._offered:
             self._offered = await asyncio.get_running_loop().run_in_executor(self.executor, self._find)
         return self._offered
 
     async def turn_to_edge(self) -> bool:
-        """After an edge that serves nothing of what is here: offer what it delivers. False when that is nothing."""
-        if self._delivery is None or self._is_delivered:
+        """After an edge that took nothing of what was offered: offer what it delivers. False when that is no other."""
+        if self._delivery is None:
             return False
-        delivery = self._delivery
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self.executor, delivery.points)
+            found = await asyncio.get_running_loop().run_in_executor(self.executor, self._delivered)
         except SplitRtcError as error:
             logger.debug("the edge delivers nothing either: %s", error)
             return False
-        self._offered, self._is_delivered, self._loading = found, True, None
-        return True
+        is_new = [point.offer(1.0) for point in found] != [point.offer(1.0) for point in self._offered]
+        self._offered, self._loading = found, None
+        return is_new
 
     async def close(self) -> None:
         """End what is still being fetched."""
@@ -82,17 +90,26 @@ class DeviceParts:
             point = next(point for point in self._offered if point.matches(active))
             self._loading = self.executor.submit(self._load, point)
             device = await asyncio.shield(asyncio.wrap_future(self._loading))
+        if self._is_delivered and self._delivery is not None:
+            self._delivery.begin_to_improve(device.point, self._has_better.set)
         return device.for_new_session()
 
     def _find(self) -> Sequence[OperatingPoint]:
         settings = self._settings
+        if self._is_delivered:
+            return self._delivered()
         try:
             found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
         except (UnknownModel, ModelFileError):  # not known here, or its file is not here
             if self._delivery is None:
                 raise
-            found = self._delivery.points()
-            self._is_delivered = True
+            return self._delivered()
+        return found
+
+    def _delivered(self) -> Sequence[OperatingPoint]:
+        assert self._delivery is not None
+        found = self._delivery.points()
+        self._is_delivered = True
         return found
 
     def _load(self, point: OperatingPoint) -> DevicePart:

@@ -14,7 +14,7 @@ from models import parse_profile
 from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
 from signaling.addresses import HOST_NAME, is_address, is_loopback, parse_listen
-from signaling.auth import OriginGuard
+from signaling.auth import OriginGuard, check_token
 from signaling.decision import OPTIMISE, PRIVACY
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
@@ -115,6 +115,7 @@ class EdgeOptions(TypedDict, total=False):
     time_limit: float
     connect_rate: float
     allow_origins: tuple[str, ...]
+    admin_token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,8 @@ class EdgeSettings:
     files are here. ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models
     allow, in the UE's order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its
     session. One address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
-    ``allow_origins`` may connect besides those that this machine serves at the same address.
+    ``allow_origins`` may connect besides those that this machine serves at the same address. With ``admin_token``, who
+    has that may change what lies in the first of the folders ``models``.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -223,6 +225,7 @@ class EdgeSettings:
     time_limit: float = TIME_LIMIT
     connect_rate: float = CONNECT_RATE
     allow_origins: tuple[str, ...] = ()
+    admin_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         host, _ = parse_listen(self.listen)
@@ -230,6 +233,12 @@ class EdgeSettings:
             raise BadArgument(
                 f"listening on {host} lets other machines in: give --token or --token-file, or listen on 127.0.0.1"
             )
+        if self.admin_token is not None:
+            check_token(self.admin_token)
+            if not self.models:
+                raise BadArgument("admin token: uploaded models want a folder; give --models DIR")
+            if self.admin_token == self.token:
+                raise BadArgument("admin token: expected another one than UEs have")
         if self.token == "":
             raise BadArgument("token: expected at least one character, got an empty one")
         if (self.cert is None) != (self.key is None):

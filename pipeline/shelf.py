@@ -31,7 +31,7 @@ PAYS = 0.95
 MIN_BYTES = 512
 MAX_BYTES = 2**28
 """Of a file that is compressed at all: it is held in memory meanwhile."""
-LARGE = 2**22
+LARGE = 2**20
 """Bytes from which on a file is compressed less thoroughly, in a tenth of the time."""
 
 
