@@ -18,7 +18,7 @@ from pipeline.offers import OperatingPoint, points
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
 from signaling import InformationRequest, Need, Selection, SignalingClient, new_resume_id
-from signaling.decision import Link
+from signaling.decision import HANDOVER_MS, OVERHEAD, Link
 from splitrtc_errors import BadArgument, EdgeFull, NoCommonOperatingPoint, ProtocolError
 from tests.signaling.manifests import DIGEST, EARLY, LATE, MANIFEST
 
@@ -202,8 +202,8 @@ async def test_one_operating_point_is_predicted(edge: Edge) -> None:
     assert latency is not None
     assert latency.head == pytest.approx(2 * (cut.variants[0].head_ms or 0))
     assert latency.tail == cut.tail_ms
-    assert latency.link == pytest.approx(30 + 8 * 1.09 * 96 * 19 * 19 / 10e3)
-    assert predicted(manifest, point("bottleneck_7", "klt:step=1.7"), device, Link(10e6, 30.0)) is None
+    assert latency.link == pytest.approx(30 + HANDOVER_MS + 8 * OVERHEAD * 96 * 19 * 19 / 10e3)
+    assert predicted(manifest, point("bottleneck_7", "klt:step=1.77"), device, Link(10e6, 30.0)) is None
 
 
 # The answers, as pure functions of a manifest.
