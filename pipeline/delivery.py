@@ -115,6 +115,8 @@ class Delivery:
             if variant.head is not None and variant.name in VARIANTS:
                 self._heads[partition.id, variant.name] = variant.head
         card, cut = _read_card(card_file.result(), model, partition)
+        if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
+            raise ProtocolError("the edge's cut would send the picture, and did not say so")
         variant_name = self._best_variant(card, cut)
         if variant_name not in self._here(card, cut):
             self._begin(self._heads[partition.id, variant_name], MAX_HEAD, f"the head of {card.name}")
@@ -189,6 +191,7 @@ class Delivery:
             for partition in model.partitions:
                 wanted = settings.model in (None, model.information.name, model.information.identifier)
                 wanted = wanted and settings.partition in (None, partition.name, partition.id)
+                wanted = wanted and not (partition.carries_input and settings.privacy == "no-pictures")
                 if wanted and any(variant.head and variant.name in VARIANTS for variant in partition.variants):
                     return model, partition
         there = ", ".join(

@@ -68,6 +68,15 @@ def test_a_card_survives_the_way_to_json_and_back() -> None:
     assert card.inputs == (TensorSpec("image", "float32", (1, 3, 8, 8)),)
 
 
+def test_what_may_be_delivered_is_said_or_follows() -> None:
+    card = ModelCard.from_json(CARD)
+    assert (card.deliver, card.partitions[0].variants) == ("head", ())
+    told = changed(partitions=[{**CARD["partitions"][1], "variants": ["int8", "fp16"]}], deliver="whole")
+    card = ModelCard.from_json(told)
+    assert (card.deliver, card.partitions[0].variants) == ("whole", ("int8", "fp16"))
+    assert card.to_json() == told
+
+
 def test_partitions_are_found_by_name_by_id_and_by_default() -> None:
     card = ModelCard.from_json(CARD)
     early, late = card.partitions
@@ -171,6 +180,14 @@ BAD_CARDS: list[tuple[str, object, str]] = [
     ("tensor name", changed(partitions=[{**CARD["partitions"][1], "tensors": ["\ud800"]}]), "1 to 512 bytes of UTF-8"),
     ("partition unknown", changed(partitions=[{**CARD["partitions"][1], "cut": 1}]), "a partition: unknown 'cut'"),
     ("partition no object", changed(partitions=["late"]), "a partition: expected an object, not 'late'"),
+    (
+        "variant",
+        changed(partitions=[{**CARD["partitions"][1], "variants": ["fp8"]}]),
+        "'variants' are some of fp16, int8",
+    ),
+    ("no variants", changed(partitions=[{**CARD["partitions"][1], "variants": []}]), "at least one text"),
+    ("variant twice", changed(partitions=[{**CARD["partitions"][1], "variants": 2 * ["fp16"]}]), "each once"),
+    ("deliver", changed(deliver="tail"), "'deliver' is head or whole or none"),
     ("default profile", changed(default_profile="raw"), "'default_profile' is among 'profiles'"),
     *((f"no {member}", {k: v for k, v in CARD.items() if k != member}, f"'{member}' is missing") for member in CARD),
 ]

@@ -257,6 +257,23 @@ async def test_a_cache_that_cannot_be_written_is_one_clear_error(url: str, tmp_p
     await refused(url, UserError, "cannot keep .*SPLITRTC_CACHE")
 
 
+def flagged(model: ModelEntry, carries_input: bool) -> ModelEntry:
+    return replace(model, partitions=tuple(replace(cut, carries_input=carries_input) for cut in model.partitions))
+
+
+async def test_pictures_stay_where_they_are(url: str, files: Files, tiny_model: Path) -> None:
+    found, _ = await fetched(url, privacy="no-pictures")
+    assert found[0].cut.name == "early"
+    files.change(lambda model: flagged(model, True))
+    await refused(url, UnknownModel, "does not deliver", privacy="no-pictures")
+    card = json.loads((tiny_model / "card.json").read_text(encoding="utf-8"))
+    card["inputs"].append({"name": "early", "type": "float32", "shape": [1]})
+    card["constants"] = [{"name": "early", "values": [1]}]
+    file = files.add(json.dumps(card).encode())
+    files.change(lambda model: replace(flagged(model, False), card=file))
+    await refused(url, ProtocolError, "would send the picture, and did not say so", privacy="no-pictures")
+
+
 def kept(folder: Path) -> list[bytes]:
     """What is in the files of a cache."""
     return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]

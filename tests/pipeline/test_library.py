@@ -157,6 +157,14 @@ class Watch:
                     return manifest
                 await asyncio.sleep(0.01)
 
+    async def until_gone(self, path: str) -> None:
+        async with asyncio.timeout(WAIT):
+            while True:
+                async with self.http.get(self.url + path) as response:
+                    if response.status == 404:
+                        return
+                await asyncio.sleep(0.01)
+
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
@@ -189,8 +197,7 @@ async def test_a_running_edge_follows_its_folder(
         assert edge._ready()[1]["providers"].keys() == {BUNDLED, "tiny"}
         (folder / "tiny" / "tiny.onnx").unlink()
         await watch.until(BUNDLED)
-        async with http.get(watch.url + head.path) as response:
-            assert response.status == 404
+        await watch.until_gone(head.path)
         assert edge._ready()[1]["providers"].keys() == {BUNDLED}
         assert edge._ready()[0]
 
