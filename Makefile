@@ -21,14 +21,14 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	signaling/applications.py signaling/procedures.py \
 	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
 	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py \
-	models/evaluation/*.py pipeline/evaluation/figures.py
+	models/ladder.py models/evaluation/*.py pipeline/evaluation/figures.py
 
 empty :=
 comma := ,
 space := $(empty) $(empty)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench sweep soak fuzz calibrate-test lock clip clean
+.PHONY: help setup demo test lint format bench sweep soak fuzz calibrate-test rates lock clip clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,11 @@ fuzz: setup ## hostile inputs for every parser (FUZZ_INPUTS=1000000), then the p
 calibrate-test: setup ## the tests of `splitrtc calibrate` that need torch (installs it; PIP_INDEX_URL can name its CPU builds)
 	@$(BIN)/python -m pip install --quiet 'torch>=2.4'
 	@$(BIN)/python -m pytest -m torch
+
+rates: setup ## bytes against accuracy: STATIC=clip [SEGMENTS=...] MOVING=clip IMAGES=folder ANNOTATIONS=file (WRITE=1: renew docs and ladder)
+	@$(BIN)/python -m benchmarks.rates $(if $(STATIC),--static '$(STATIC)') $(if $(SEGMENTS),--segments '$(SEGMENTS)') \
+		$(if $(MOVING),--moving '$(MOVING)') $(if $(IMAGES),--images '$(IMAGES)') \
+		$(if $(ANNOTATIONS),--annotations '$(ANNOTATIONS)') $(if $(WRITE),--write)
 
 lock: ## write requirements.lock again, from pyproject.toml (needs uv)
 	@.ci/lock.sh

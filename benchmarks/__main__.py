@@ -22,7 +22,6 @@ NAMES = (
     "memory",
     "link",
     "transport",
-    "partition",
     "task_layer",
     "split_engine",
 )

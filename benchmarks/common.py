@@ -48,7 +48,9 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILE = "q4-zstd"
-"""How intermediate data is coded in all benchmarks: 4 bits, zstd."""
+"""How intermediate data is coded where the link is measured: frames of 9 kB and nine units, each coded by itself.
+
+Elsewhere it is the default."""
 EDGE_START_SECONDS = 60.0
 """Until the edge must be ready: the first time it cuts the model and checks the parts."""
 STOP_SECONDS = 10.0

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.progress import Progress
 
-from benchmarks.common import PROFILE, Figure, Option, edge_process, medians, play_for, run_benchmark, run_json
+from benchmarks.common import Figure, Option, edge_process, medians, play_for, run_benchmark, run_json
 from models import Detector, Preprocessor, Zoo, load_submodel
 from pipeline.capture import Capture
 from pipeline.cli.common import run_async
@@ -50,7 +50,7 @@ WORKER = ("preprocess", "head", "encode")
 
 async def play_split(url: str, seconds: float) -> dict[str, Any]:
     """The clip through a session; CPU time per frame, in all and by thread."""
-    async with UeSession(UeSettings(url, profile=PROFILE)) as session:
+    async with UeSession(UeSettings(url)) as session:
         before = thread_seconds()
         started = time.process_time()
         run = session.run("clip")

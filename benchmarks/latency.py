@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.progress import Progress
 
-from benchmarks.common import PROFILE, Figure, Option, edge_process, medians, play_for, run_benchmark, run_json
+from benchmarks.common import Figure, Option, edge_process, medians, play_for, run_benchmark, run_json
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
 
@@ -79,7 +79,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
 async def count_transport(loop: CountingLoop, url: str, seconds: float) -> dict[str, Any]:
     """Play the clip and compare what the UDP sockets carried with the units of the frames."""
-    async with UeSession(UeSettings(url, profile=PROFILE)) as session:
+    async with UeSession(UeSettings(url)) as session:
         before = loop.counts()
         run = session.run("clip")
         summary = await play_for(run, seconds)
@@ -100,7 +100,7 @@ async def count_transport(loop: CountingLoop, url: str, seconds: float) -> dict[
 
 def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Run the benchmark."""
-    command = ("-m", "splitrtc", "ue", "--source", "clip", "--profile", PROFILE, "--json", "--log-level", "warning")
+    command = ("-m", "splitrtc", "ue", "--source", "clip", "--json", "--log-level", "warning")
     with edge_process() as edge:
         limits = ("--edge", edge.url, "--seconds", str(options.seconds))
         runs = [run_json(*command, *limits) for _ in progress.track(range(options.runs), description="latency")]

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.progress import Progress
 
-from benchmarks.common import PROFILE, Figure, Option, clip_images, edge_process, memory_of, run_benchmark
+from benchmarks.common import Figure, Option, clip_images, edge_process, memory_of, run_benchmark
 from pipeline.cli.common import run_async
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
@@ -56,7 +56,7 @@ async def play(url: str, warm_up: int, frames: int, step: int) -> None:
             yield picture
 
     ended = answered = 0
-    async with UeSession(UeSettings(url, profile=PROFILE)) as session:
+    async with UeSession(UeSettings(url)) as session:
         async for result in session.run(feed(), every=True):
             places.release()
             ended += 1

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from rich.progress import Progress
 
-from benchmarks.common import PROFILE, Edge, Figure, Option, clip_images, cpu_seconds, edge_process, run_benchmark
-from models import PartitionStore, TensorSpec, Zoo
+from benchmarks.common import Edge, Figure, Option, clip_images, cpu_seconds, edge_process, run_benchmark
+from models import EncodedFrame, PartitionStore, TensorSpec, Zoo
 from pipeline.cli.common import run_async
 from pipeline.connection import FRAMES_WAITED_FOR
 from pipeline.device import DevicePart
@@ -85,7 +85,7 @@ class Recording:
 
     point: OperatingPoint
     crossing: tuple[TensorSpec, ...]
-    frames: list[list[bytes]]
+    frames: list[EncodedFrame]
     device_seconds: float
 
 
@@ -100,12 +100,12 @@ class Look:
 
 def record() -> Recording:
     """Code frames of the clip as a device does."""
-    point = points(Zoo(), profile=PROFILE)[0]
+    point = points(Zoo())[0]
     device = DevicePart(point, PartitionStore(), provider="auto", threads=1, max_payload=unit_payload_limit())
     frames, seconds = [], []
     for index, image in enumerate(clip_images(CODED_FRAMES)):
         coded = device.process(Frame(image, index, time.monotonic()))
-        frames.append(list(coded.coded.slices))
+        frames.append(coded.coded)
         seconds.append(coded.preprocess + coded.head + coded.encode)
     return Recording(point, device.partition.crossing, frames, float(np.median(seconds)))
 
@@ -162,7 +162,7 @@ class ReplayUe:
 
     async def _send(self) -> None:
         due = (time.monotonic() // (1 / FPS) + 1 + self._phase) / FPS
-        for frame_id, slices in enumerate(itertools.cycle(self._recording.frames), start=1):
+        for frame_id, coded in enumerate(itertools.cycle(self._recording.frames), start=1):
             await asyncio.sleep(due - time.monotonic())
             captured = due - self._recording.device_seconds
             due += 1 / FPS
@@ -171,7 +171,9 @@ class ReplayUe:
                 del self._captured[old]
             self._captured[frame_id] = captured, self.look
             self.look.due += 1
-            units = units_of_frame(self._set.id, frame_id, int(captured * 1e6), slices)
+            # Each is predicted from the one before, as when it was coded.
+            reference = None if coded.intra else frame_id - 1
+            units = units_of_frame(self._set.id, frame_id, int(captured * 1e6), coded.slices, coded.intra, reference)
             self._peer.sender.offer(OutgoingFrame(frame_id, units, expires))
 
     def _on_result(self, data: bytes) -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.progress import Progress
 
-from benchmarks.common import PROFILE, Figure, Option, edge_process, medians, run_benchmark, run_json, stop
+from benchmarks.common import Figure, Option, edge_process, medians, run_benchmark, run_json, stop
 
 FIGURES = (
     Figure("start to first detection", "first_detection_s", "s"),
@@ -34,7 +34,7 @@ FIGURES = (
 
 def start_ue(url: str) -> dict[str, Any]:
     """Start a UE, read its lines until there is a detection, end it."""
-    command = ["-m", "splitrtc", "ue", "--edge", url, "--source", "clip", "--profile", PROFILE, "--sink", "-"]
+    command = ["-m", "splitrtc", "ue", "--edge", url, "--source", "clip", "--sink", "-"]
     started = time.monotonic()
     first_result = None
     with subprocess.Popen(
@@ -64,7 +64,7 @@ def take_steps(url: str, spawned: float) -> dict[str, Any]:
     from pipeline.ue import UeSession
 
     async def play() -> tuple[float, float, float]:
-        async with UeSession(UeSettings(url, profile=PROFILE)) as session:
+        async with UeSession(UeSettings(url)) as session:
             connected = time.monotonic()
             async with session.run("clip") as run:
                 await anext(run)

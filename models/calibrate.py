@@ -85,7 +85,7 @@ def calibrate(
         from models.gradients import Tail
         from models.klt_fit import STEPS, Samples, fit
 
-        tail = Tail(parts.tail_path, card.decoding)
+        tail = Tail(parts.tail_path, card.detection)
     head = load_submodel(parts.head_path, "cpu")
     preprocessor = Preprocessor(card)
     count = len(material.images)

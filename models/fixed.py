@@ -76,7 +76,8 @@ def _fold(model: ModelProto, card: ModelCard) -> None:
     specs = {spec.name: spec for spec in card.inputs}
     for constant in card.constants:
         spec = specs[constant.name]
-        array = np.array(constant.values, spec.dtype).reshape(spec.shape)
+        values = np.array(constant.values, spec.dtype)
+        array = np.full(spec.shape, values[0]) if values.size == 1 else values.reshape(spec.shape)
         model.graph.initializer.append(from_array(array, constant.name))
     constants = {constant.name for constant in card.constants}
     kept = [value for value in model.graph.input if value.name not in constants]

@@ -22,7 +22,7 @@ class Preprocessor:
     def __init__(self, card: ModelCard) -> None:
         """MissingDependency when OpenCV cannot be loaded."""
         self._cv2 = _opencv()
-        how = card.preprocessing
+        how = card.picture
         self._how = how
         self._size = card.image_size
         width, height = self._size

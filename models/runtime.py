@@ -153,6 +153,8 @@ def open_session(
     options.log_severity_level = 4 if quiet else 3  # errors only
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if _branches(model):
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -188,6 +190,19 @@ def optimised_model(model: bytes) -> bytes:
             return path.read_bytes()
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise ModelFileError(f"cannot optimise the model: {error}") from error
+
+
+def _branches(model: Path | bytes) -> bool:
+    """Whether a model may have an If, by the name of an attribute of it.
+
+    ONNX Runtime 1.31 may end the process when it takes one apart of which it has folded the condition (silero_vad with
+    its sampling rate and its state as constants).
+    """
+    try:
+        data = model.read_bytes() if isinstance(model, Path) else model
+    except OSError:
+        return False  # the runtime will say it
+    return b"then_branch" in data
 
 
 def _name(model: Path | bytes) -> str:

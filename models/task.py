@@ -13,7 +13,13 @@ from models.members import Members
 from models.tensor import TensorSpec
 from splitrtc_errors import ModelFileError
 
-__all__ = ["SCHEMES", "Decoding", "Preprocessing", "Scheme"]
+__all__ = ["DETECTION", "SCHEMES", "TASKS", "TENSORS", "Decoding", "Preprocessing", "Scheme"]
+
+DETECTION = "detection"
+TENSORS = "tensors"
+"""Of a model whose outputs are given as they are, to whoever knows what they mean."""
+TASKS = (DETECTION, TENSORS)
+"""What a card may name as its task."""
 
 MAX_STRIDE = 1024
 

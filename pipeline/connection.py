@@ -9,18 +9,23 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from models.task import TENSORS
 from pipeline.deciding import decided
+from pipeline.offers import offers, output_profile
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
+from pipeline.tensors_down import OutputReceiver
 from pipeline.uplink import Uplink
 from rtc import Peer, RelayThread, intermediate_attributes, parse_link
 from signaling import (
-    MAX_OFFERS,
     Bye,
     ParameterSet,
     ParameterSetAck,
     ParameterSetReject,
+    ParameterSetRelease,
     ParameterSetReleased,
     PeerFailure,
     SentSets,
@@ -36,6 +41,7 @@ from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
 
 if TYPE_CHECKING:
     from pipeline.device import DevicePart
+    from pipeline.offers import OperatingPoint
     from pipeline.parts import DeviceParts
     from rtc.relay import Side
     from signaling import ControlMessage, SplitOffer
@@ -111,6 +117,7 @@ class Connection:
         self._sets = SentSets()
         self._set: ParameterSet | None = None
         self._set_answered = asyncio.Event()
+        self._outputs: OutputReceiver | None = None
         self._uplink: Uplink | None = None
         self._closing: asyncio.Task[None] | None = None
         self._connecting: asyncio.Timeout | None = None
@@ -180,14 +187,23 @@ class Connection:
         if settings.decide != "offer":
             self._waiting_for = "the edge did not answer the request"
             offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor)]
-        offers = [point.offer(fps) for point in offered[:MAX_OFFERS]]
-        attributes = [*attributes_of(offers), resume_attribute(self._resume_id)]
+        lines = offers(offered, fps)
+        attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"
         offer = await peer.create_offer(attributes)
         if self._link is not None:
             offer = await self._link.rewrite(offer, "ue")
         answer = await signaling.connect(offer)
-        active = check_answer(offers, offers_of(intermediate_attributes(answer)))[0]
+        agreed = check_answer(lines, offers_of(intermediate_attributes(answer)))
+        active = agreed[0]
+        self._outputs = self._receiver_of_outputs(offered, agreed)
+        wanted = next(o for o in lines if (o.digest, o.partition) == (active.digest, active.partition))
+        if active.profile != wanted.profile:
+            logger.warning(
+                "the edge chose %s, not %s: it accepts other profiles, or has another calibration file",
+                active.profile,
+                wanted.profile,
+            )
         if self._link is not None:
             answer = await self._link.rewrite(answer, "edge")
         await peer.accept_answer(answer)
@@ -196,7 +212,8 @@ class Connection:
         await peer.opened(settings.timeout)
         self._waiting_for = "the edge did not acknowledge the parameter set"
         set_id = await self._announce(device, active.fps)
-        threshold = device.point.card.decoding.display_score if settings.threshold is None else settings.threshold
+        decoding = device.point.card.decoding
+        threshold = settings.threshold if settings.threshold is not None else decoding.display_score if decoding else 0
         self._uplink = Uplink(
             peer,
             device,
@@ -205,7 +222,20 @@ class Connection:
             threshold=threshold,
             counters=self._counters,
             fps=active.fps if active.fps < fps else None,
+            outputs=self._outputs,
         )
+
+    def _receiver_of_outputs(
+        self, offered: Sequence[OperatingPoint], agreed: Sequence[SplitOffer]
+    ) -> OutputReceiver | None:
+        """For a model that gives tensors, what receives them; None for one that detects."""
+        point = next(point for point in offered if point.matches(agreed[0]))
+        if point.card.task != TENSORS:
+            return None
+        wanted = replace(point.output_offer(agreed[0].fps), profile=output_profile(agreed))
+        outputs = OutputReceiver(point.card, wanted, self._counters, self._end)
+        self._stack.push_async_callback(outputs.close)
+        return outputs
 
     async def _device_for(self, active: SplitOffer) -> DevicePart:
         """The device's part for what the edge chose. Not under the time limit: it is slow the first time."""
@@ -228,6 +258,8 @@ class Connection:
         await self._set_answered.wait()
         if not self._sets.usable(self._set.id):
             raise ProtocolError("the edge refused the parameter set that follows from its own answer")
+        if self._outputs is not None and not self._outputs.ready:
+            raise self._outputs.refused or ProtocolError("the edge announced no parameter set of the model's outputs")
         return self._set.id
 
     def _say(self, message: ControlMessage) -> None:
@@ -241,6 +273,9 @@ class Connection:
             case ParameterSetAck() | ParameterSetReject() | ParameterSetReleased() as message:
                 if self._sets.receive(message) is not None:
                     self._set_answered.set()
+            case ParameterSet() | ParameterSetRelease() as message if self._outputs is not None:
+                if (answer := self._outputs.control(message)) is not None:
+                    self._say(answer)
             case PeerFailure(code, detail):
                 logger.warning("the edge reports %s: %s", code, detail)
             case Bye(reason):

@@ -51,7 +51,8 @@ class DevicePart:
     def __init__(self, point: OperatingPoint, heads: Heads, *, provider: str, threads: int, max_payload: int) -> None:
         self.point = point
         self.partition: Head = heads.head(point.card, point.cut.tensors, point.variant)
-        self._preprocessor = Preprocessor(point.card)
+        # A model that takes no pictures is given what comes, which the head checks.
+        self._preprocessor = None if point.card.preprocessing is None else Preprocessor(point.card)
         self._head = load_submodel(self.partition.head_path, provider=provider, threads=threads)
         self._head.warm_up()
         self._max_payload = max_payload
@@ -80,7 +81,7 @@ class DevicePart:
             self._encoder.acknowledged(*self._acknowledgements.popleft())
         frame_id = next(self._frame_ids)
         started = time.monotonic()
-        picture = self._preprocessor.prepare(frame.image)
+        picture = self._preprocessor.prepare(frame.image) if self._preprocessor else frame.image
         preprocessed = time.monotonic()
         tensors = self._head.run([picture])
         inferred = time.monotonic()
@@ -104,5 +105,6 @@ class DevicePart:
 
     def place(self, detections: Detections, frame: Frame) -> Detections:
         """Detections in model-input pixels, moved into the pixels of the frame they were found in."""
+        assert self._preprocessor is not None, "a detector takes pictures"
         boxes = self._preprocessor.undo(detections.xyxy, (frame.width, frame.height))
         return replace(detections, xyxy=boxes)

@@ -22,6 +22,7 @@ from pipeline.edge_session import EdgeSession
 from pipeline.library import Catalogue, Library
 from pipeline.manifest import make_manifest
 from pipeline.negotiation import information, point_of, selected
+from pipeline.offers import output_profile
 from pipeline.reservations import RESERVATION, Reservations
 from pipeline.settings import EdgeSettings, ice_server
 from pipeline.shelf import Shelf
@@ -366,7 +367,7 @@ class Edge:
         try:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
             fps = max(offer.fps for offer in answered)
-            session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes)
+            session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes, output_profile(answered))
             answer = await peer.create_answer(without_resume_id(request.offer), attributes_of(answered))
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session
                 raise _draining()

@@ -12,10 +12,12 @@ from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
 from pipeline.backlog import Backlog
 from pipeline.limits import Intake, Verdict, frame_units
+from pipeline.tensors_down import OutputSender
 from rtc import (
     DEFAULT_UNIT,
     OUTPUT_DETECTIONS,
     OUTPUT_NONE,
+    OUTPUT_TENSORS,
     Reassembler,
     Result,
     Status,
@@ -26,14 +28,17 @@ from rtc import (
 from signaling import (
     Bye,
     ParameterSet,
+    ParameterSetAck,
+    ParameterSetReject,
     ParameterSetRelease,
+    ParameterSetReleased,
     PeerFailure,
     ReceivedSets,
     Report,
     parse_control,
     serialise_control,
 )
-from splitrtc_errors import BadArgument, ConnectionLost, SplitRtcError
+from splitrtc_errors import BadArgument, ConnectionLost, ProtocolError, SplitRtcError
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -41,7 +46,7 @@ if TYPE_CHECKING:
     from models import Decoder
     from pipeline.offers import OperatingPoint
     from pipeline.tails import Tail, TailPool
-    from rtc import Peer, ReceivedFrame
+    from rtc import Dropped, OutgoingFrame, Peer, ReceivedFrame
     from signaling import ControlMessage
 
 __all__ = ["EdgeSession"]
@@ -78,6 +83,8 @@ class _Computed(NamedTuple):
     times: tuple[float, float, float] = (0.0, 0.0, 0.0)
     concealed: float = 0.0
     output: bytes | None = None
+    """Detections."""
+    tensors: OutgoingFrame | None = None
     decoded: bool = False
     """Of a frame without output: the decoder has taken it in."""
 
@@ -98,12 +105,15 @@ class EdgeSession:
         fps: float,
         pool: TailPool,
         outcomes: Counter[str],
+        output_profile: str = "raw",
     ) -> None:
+        """``output_profile`` codes the outputs of a model that gives tensors."""
         self._peer = peer
         self._tail = tail
         self._agreed = agreed
         self._pool = pool
         self._outcomes = outcomes
+        self._outputs = OutputSender(tail.card, output_profile) if tail.detector is None else None
         self._sets: ReceivedSets[_OpenSet] = ReceivedSets(self._open_set)
         units = frame_units(tail.partition.crossing, [point.profile for point in agreed])
         self._intake = Intake(fps, units, time.monotonic())
@@ -120,6 +130,7 @@ class EdgeSession:
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         peer.on_control = self._on_control
         peer.on_intermediate = self._on_unit
+        peer.on_dropped = self._on_dropped
         peer.on_closed = self.end
 
     def end(self, reason: str) -> None:
@@ -178,8 +189,15 @@ class EdgeSession:
                 if isinstance(message, ParameterSetRelease):
                     for frame in self._reassembler.remove_set(message.id, time.monotonic()):
                         self._hand_over(frame)
+                if isinstance(answer, ParameterSetAck) and isinstance(message, ParameterSet):
+                    self._announce_outputs(message)
                 if answer is not None:
                     self._say(answer)
+            case ParameterSetAck() | ParameterSetReject() | ParameterSetReleased() as message if self._outputs:
+                try:
+                    self._outputs.receive(message)
+                except ProtocolError as error:
+                    self.end(str(error))
             case Report():
                 self._outcomes["reports"] += 1
             case PeerFailure(code, detail):
@@ -189,6 +207,15 @@ class EdgeSession:
                 self.end(f"the UE said goodbye: {reason}")
             case _:
                 self._outcomes["ignored_control_messages"] += 1
+
+    def _announce_outputs(self, accepted: ParameterSet) -> None:
+        """Before the acknowledgement of the UE's first set, so that the UE has both when it begins."""
+        announced = self._outputs.announce(accepted) if self._outputs is not None else None
+        if announced is not None:
+            self._say(announced)
+
+    def _on_dropped(self, dropped: Dropped) -> None:
+        self._outcomes[f"outputs_{dropped.reason}"] += 1
 
     def _open_set(self, announced: ParameterSet) -> _OpenSet:
         """Check a parameter set against what was agreed, and make its decoder. Raises SplitRtcError to refuse it."""
@@ -266,7 +293,9 @@ class EdgeSession:
             answers.append((frame, self._compute(frame, opened, Status.SUPERSEDED)))
         for frame, opened in waiting[-1:]:
             in_time = time.monotonic() - frame.first_at <= opened.budget
-            answers.append((frame, self._compute(frame, opened, None if in_time else Status.LATE)))
+            # The UE's word on the outputs' set may have been lost, and come too late for the first frames.
+            can_answer = self._outputs is None or self._outputs.ready
+            answers.append((frame, self._compute(frame, opened, None if in_time and can_answer else Status.LATE)))
         return answers
 
     def _compute(self, frame: ReceivedFrame, opened: _OpenSet, instead: Status | None) -> _Computed:
@@ -282,7 +311,12 @@ class EdgeSession:
                 return _Computed(instead, started, (decoded_at - started, 0.0, 0.0), decoded=True)
             outputs = self._tail.submodel.run(decoded.tensors)
             inferred_at = time.monotonic()
-            output = pack_detections(self._tail.detector.decode(outputs))
+            output: bytes | None = None
+            tensors: OutgoingFrame | None = None
+            if self._tail.detector is not None:
+                output = pack_detections(self._tail.detector.decode(outputs))
+            elif self._outputs is not None:
+                tensors = self._outputs.code(frame, outputs, opened.budget)
         except Exception as error:  # whatever a peer's data does to codec, runtime or task costs this frame alone
             # Once at length: a peer that wants to fill the log has thirty tries a second.
             level = logging.DEBUG if self._told else logging.WARNING
@@ -293,7 +327,7 @@ class EdgeSession:
             return _Computed(Status.ERROR, started, decoded=decoded_at is not None)
         whole = frame.complete and not decoded.damaged_slices
         times = (decoded_at - started, inferred_at - decoded_at, time.monotonic() - inferred_at)
-        return _Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output)
+        return _Computed(Status.OK if whole else Status.INCOMPLETE, started, times, decoded.concealed, output, tensors)
 
     def _answer(self, frame: ReceivedFrame, computed: _Computed) -> None:
         """Every frame of which a slice arrived is answered, once: the answer is also its acknowledgement."""
@@ -313,7 +347,7 @@ class EdgeSession:
             post_us=round(post * 1e6),
             history=self._reassembler.history(frame.frame_id),
             concealed=computed.concealed,
-            output_kind=OUTPUT_NONE if computed.output is None else OUTPUT_DETECTIONS,
+            output_kind=_kind(computed),
             output=computed.output or b"",
             decoded=computed.decoded,
         )
@@ -327,6 +361,8 @@ class EdgeSession:
         if self._results_to_repeat and len(data) <= DEFAULT_UNIT:
             self._outcomes["results_repeated"] += 1
             self._peer.send_result(data)
+        if computed.tensors is not None:
+            self._peer.output_sender.offer(computed.tensors)
 
     def _count_errors(self, status: Status) -> None:
         if status.has_output:
@@ -335,3 +371,9 @@ class EdgeSession:
             self._errors += 1
             if self._errors >= MAX_ERRORS:
                 self.end(f"{self._errors} frames in a row failed")
+
+
+def _kind(computed: _Computed) -> int:
+    if computed.tensors is not None:
+        return OUTPUT_TENSORS
+    return OUTPUT_NONE if computed.output is None else OUTPUT_DETECTIONS

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from models import Calibration, is_calibrated, needs_calibration, parse_profile
+from models import Calibration, is_calibrated, needs_calibration, parse_profile, profile_ids
+from models.card import DEFAULT_OUTPUT_PROFILE
 from models.default_cut import with_cut
+from models.task import TENSORS
 from models.zoo import DEFAULT_MODEL
-from signaling import Acceptable, ParameterSet, SplitOffer
+from rtc import MAX_SLICES, unit_payload_limit
+from signaling import MAX_OFFERS, Acceptable, ParameterSet, SplitOffer
 from signaling.control import MAX_DEADLINE_MS
 from splitrtc_errors import ModelFileError, UnknownModel
 
@@ -17,7 +20,10 @@ if TYPE_CHECKING:
     from models import ModelCard, PartitionCard, TensorSpec, Zoo
     from signaling.applications import Selection
 
-__all__ = ["OperatingPoint", "acceptables", "points"]
+__all__ = ["OperatingPoint", "acceptables", "offers", "output_profile", "points"]
+
+_UNCALIBRATED = dict.fromkeys(name for name in profile_ids() if not needs_calibration(parse_profile(name)))
+"""The profiles in which outputs come back: those that need no calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,11 @@ class OperatingPoint:
             dynamic=False,
         )
 
+    def output_offer(self, fps: float) -> SplitOffer:
+        """The ``ai-split`` line that says how the outputs are to come back, of a model that gives tensors."""
+        profile = self.card.output_profile
+        return replace(self.offer(fps), profile=profile, calibration=None, direction="down")
+
     def parameter_set(self, tensors: Sequence[TensorSpec], *, deadline: float, budget: float) -> ParameterSet:
         """The parameter set of frames at this point, without an id yet; both times in seconds."""
         return ParameterSet(
@@ -79,6 +90,21 @@ class OperatingPoint:
     @property
     def _calibration_digest(self) -> str | None:
         return self.calibration.digest if self.calibration else None
+
+
+def offers(operating_points: Sequence[OperatingPoint], fps: float) -> list[SplitOffer]:
+    """The ``ai-split`` lines that offer these points, as many as an offer holds."""
+    lines: list[SplitOffer] = []
+    for point in operating_points:
+        lines.append(point.offer(fps))
+        if point.card.task == TENSORS and (back := point.output_offer(fps)) not in lines:
+            lines.append(back)
+    return lines[:MAX_OFFERS]
+
+
+def output_profile(agreed: Iterable[SplitOffer]) -> str:
+    """The profile of the outputs, from the lines that were agreed on; raw where none speaks of it."""
+    return next((line.profile for line in agreed if line.direction == "down"), DEFAULT_OUTPUT_PROFILE)
 
 
 def _milliseconds(seconds: float) -> int:
@@ -105,6 +131,8 @@ def points(
     cuts = [(card, cut) for card, cut in all_cuts if partition in (None, cut.name, card.partition_id(cut))]
     if not cuts:
         raise UnknownModel(f"no partition {partition!r:.100}; there are: {_listed(all_cuts)}")
+    for card, _ in cuts:
+        _check_outputs(card)
     found = [point for card, cut in cuts for point in _points_of(card, cut, profile)]
     if not found:
         raise UnknownModel(
@@ -112,6 +140,16 @@ def points(
             "`splitrtc calibrate`"
         )
     return found
+
+
+def _check_outputs(card: ModelCard) -> None:
+    """Refuse a model whose outputs are to come back raw, and do not fit into a frame. Compressed ones may."""
+    size, most = sum(spec.nbytes for spec in card.outputs), MAX_SLICES * unit_payload_limit()
+    if card.task == TENSORS and card.output_profile == DEFAULT_OUTPUT_PROFILE and size > most:
+        raise ModelFileError(
+            f"the outputs of model {card.name} have {size} bytes, and a frame holds {most}: "
+            "try another 'output_profile', such as raw-zstd, in its card"
+        )
 
 
 def _default_first(cut: PartitionCard) -> bool:
@@ -124,10 +162,16 @@ def _listed(cuts: Sequence[tuple[ModelCard, PartitionCard]]) -> str:
 
 def _points_of(card: ModelCard, cut: PartitionCard, profile: str | None) -> Iterator[OperatingPoint]:
     calibration = _calibration_of(card, cut)
-    for name in [profile] if profile else sorted(card.profiles, key=lambda name: name != card.default_profile):
+    for name in [profile] if profile else _default_outwards(card):
         parsed = parse_profile(name)
         if is_calibrated(parsed, calibration):
             yield OperatingPoint(card, cut, name, calibration if needs_calibration(parsed) else None)
+
+
+def _default_outwards(card: ModelCard) -> list[str]:
+    """The card's profiles, the default first, then those beside it: where that cannot be had, what is most like it."""
+    place = card.profiles.index(card.default_profile)
+    return sorted(card.profiles, key=lambda name: abs(card.profiles.index(name) - place))
 
 
 def _calibration_of(card: ModelCard, cut: PartitionCard) -> Calibration | None:
@@ -145,12 +189,19 @@ def acceptables(operating_points: Sequence[OperatingPoint]) -> list[Acceptable]:
     by_cut: dict[tuple[str, str], dict[str, str | None]] = {}
     names: dict[str, str] = {}
     heads: dict[tuple[str, str], tuple[str, ...]] = {}
+    give_tensors: set[str] = set()
     for point in operating_points:
         profiles = by_cut.setdefault((point.card.digest, point.partition), {})
         profiles[point.profile] = point.calibration.digest if point.calibration else None
         names[point.card.digest] = point.card.name
         heads[point.card.digest, point.partition] = point.heads
+        if point.card.task == TENSORS:
+            give_tensors.add(point.card.digest)
     return [
         Acceptable(names[digest], digest, partition, heads[digest, partition], profiles)
         for (digest, partition), profiles in by_cut.items()
+    ] + [
+        Acceptable(names[digest], digest, partition, heads[digest, partition], _UNCALIBRATED, direction="down")
+        for digest, partition in by_cut
+        if digest in give_tensors
     ]

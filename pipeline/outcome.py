@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.frames import Frame
 
 if TYPE_CHECKING:
     from models.detection import Detections
 
-__all__ = ["FrameResult", "Status", "Timings"]
+__all__ = ["ANSWERED", "FrameResult", "Status", "Timings"]
 
 Status = Literal["ok", "incomplete", "superseded", "late", "error", "lost", "skipped"]
 """What became of a frame: the edge's answer (protocol section 3.2), or, where it never gave one,
 
 ``lost``: sent, and no result came in time; ``skipped``: dropped on this side, ``dropped_at`` says where.
 """
+
+
+ANSWERED: tuple[Status, ...] = ("ok", "incomplete")
+"""What became of a frame that has a result to show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +66,14 @@ class FrameResult:
     """The stage that dropped the frame, when one did."""
     detections: Detections | None = None
     """In pixels of ``frame.image``; None when there is no answer, while an answer may well be empty."""
+    tensors: Mapping[str, NDArray[Any]] | None = None
+    """Of a model that detects nothing: its outputs by name, read-only; None when there is no answer."""
     labels: Sequence[str] = ()
     """Names of the classes: ``detections.classes`` are indices into it."""
     share_received: float = 1.0
     """Share of the intermediate data that arrived, 0 to 1; the rest was concealed. 1 where nothing is sent."""
+    share_returned: float = 1.0
+    """Share of ``tensors`` that came back, 0 to 1; the rest are values of the frame before, or 0."""
     timings: Timings = field(default_factory=Timings)
     bytes_sent: int = 0
     """Payload handed to the transport for this frame, headers of the units included."""
@@ -72,14 +83,14 @@ class FrameResult:
     @property
     def answered(self) -> bool:
         """There is a result to show, perhaps with nothing found, perhaps from incomplete data."""
-        return self.detections is not None
+        return self.detections is not None or self.tensors is not None
 
     def label(self, class_index: int) -> str:
         """The name of a class, or its number where it has no name."""
         return self.labels[class_index] if 0 <= class_index < len(self.labels) else str(class_index)
 
     def to_json(self) -> dict[str, Any]:
-        """The record without the picture, made of what ``json`` can write.
+        """The record without the picture and the values of ``tensors``, made of what ``json`` can write.
 
         Boxes are ``[x1, y1, x2, y2]`` in pixels of the source's frame; times are milliseconds, except ``captured``
         (seconds of the monotonic clock) and ``pts`` (seconds of the source).
@@ -94,9 +105,11 @@ class FrameResult:
             "status": self.status,
             "dropped_at": self.dropped_at,
             "share_received": round(self.share_received, 4),
+            "share_returned": round(self.share_returned, 4),
             "bytes_sent": self.bytes_sent,
             "timings_ms": self.timings.milliseconds(),
             "detections": None if self.detections is None else self._detections_json(self.detections),
+            "tensors": None if self.tensors is None else [_tensor_json(*item) for item in self.tensors.items()],
         }
 
     def _detections_json(self, found: Detections) -> list[dict[str, Any]]:
@@ -110,3 +123,14 @@ class FrameResult:
             }
             for index, score, box in rows
         ]
+
+
+def _tensor_json(name: str, tensor: NDArray[Any]) -> dict[str, Any]:
+    """What a tensor looks like, in place of its values; None for what is not finite."""
+    figures = {"min": tensor.min(), "max": tensor.max(), "mean": tensor.mean(dtype=np.float64)}
+    return {
+        "name": name,
+        "type": tensor.dtype.name,
+        "shape": list(tensor.shape),
+        **{key: value.item() if np.isfinite(value) else None for key, value in figures.items()},
+    }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from splitrtc_errors import SinkError
+
 if TYPE_CHECKING:
     from pipeline.frames import Image
     from pipeline.outcome import FrameResult
@@ -19,9 +21,14 @@ _BLACK = (0, 0, 0)
 
 
 def annotate(result: FrameResult) -> Image:
-    """A copy of the frame with its boxes, their labels and scores, and a line about the frame itself."""
+    """A copy of the frame with its boxes, their labels and scores, and a line about the frame itself.
+
+    SinkError for a frame that is no picture.
+    """
     import cv2
 
+    if not result.frame.is_picture:
+        raise SinkError("the frames are no pictures, so there is nothing to draw on: record to FILE.jsonl")
     image = result.frame.image.copy()
     height, width = image.shape[:2]
     scale = max(0.4, min(width, height) / 1000)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.outcome import ANSWERED
 from pipeline.summary import STAGES
 from splitrtc_errors import MissingDependency, SinkError
 
@@ -51,9 +52,9 @@ def plot_latency(frames: list[dict[str, Any]], latency_ms: dict[str, dict[str, f
     require_matplotlib()
     from matplotlib.figure import Figure  # without pyplot, whose state and windows belong to the whole program
 
-    answered = [frame for frame in frames if frame["detections"] is not None]
+    answered = [frame for frame in frames if frame["status"] in ANSWERED]
     begin = min((frame["captured"] for frame in frames), default=0.0)
-    lost = [frame["captured"] - begin for frame in frames if frame["detections"] is None]
+    lost = [frame["captured"] - begin for frame in frames if frame["status"] not in ANSWERED]
     times = [frame["captured"] - begin for frame in answered]
     series = [[frame["timings_ms"].get(stage) or 0.0 for frame in answered] for stage in STAGES]
     total = latency_ms["total"]

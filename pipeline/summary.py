@@ -60,10 +60,10 @@ class Summary:
         if result.bytes_sent:
             self.frames_sent += 1
             self.bytes_sent += result.bytes_sent
-        if result.detections is None:
+        if not result.answered:
             return
         self.answered += 1
-        self.detections += len(result.detections)
+        self.detections += 0 if result.detections is None else len(result.detections)
         self._share_received += result.share_received
         total = result.timings.total
         self.fresh += total is not None and total <= FRESH_SECONDS

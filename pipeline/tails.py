@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
+from models.task import DETECTION
 from pipeline.workers import TIME_LIMIT, Workers
 from splitrtc_errors import ModelError
 
@@ -28,12 +29,12 @@ LOAD_TIME_LIMIT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """A warm tail: its model card, its cut, its runtime session and the task's post-processing."""
+    """A warm tail: its model card, its cut, its runtime session, and what reads its outputs, if they are detections."""
 
     card: ModelCard
     partition: Partition
     submodel: Submodel
-    detector: Detector
+    detector: Detector | None
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ class TailPool:
             partition = self._store.get(card, tensors)
             submodel = load_submodel(partition.tail_path, provider=self._provider, threads=self._threads)
             submodel.warm_up()
-            return Tail(card, partition, submodel, Detector(card))
+            return Tail(card, partition, submodel, Detector(card) if card.task == DETECTION else None)
         finally:
             self._in_threads.discard(key)
 

@@ -27,6 +27,7 @@ from signaling import new_resume_id
 from splitrtc_errors import BadArgument, ConnectionLost, NoCommonOperatingPoint, Rejected, SplitRtcError
 
 if TYPE_CHECKING:
+    from models import ModelCard, TensorSpec
     from pipeline.offers import OperatingPoint
     from pipeline.outcome import FrameResult
     from pipeline.sinks import Sink
@@ -145,7 +146,7 @@ class UeSession:
             raise self._error
         self._run = Run(
             self._lanes,
-            open_source(source, fps=self.settings.fps),
+            open_source(source, fps=self.settings.fps, tensor=_ready_input(self.point.card)),
             [open_sink(sink) for sink in sinks],
             repeat=repeat,
             every=every,
@@ -255,6 +256,11 @@ class UeSession:
             self._up.set_exception(error)
         elif self._run is not None:
             self._run.interrupt(error)
+
+
+def _ready_input(card: ModelCard) -> TensorSpec | None:
+    """What a model takes that takes no pictures."""
+    return card.image if card.preprocessing is None else None
 
 
 def _nothing() -> None:

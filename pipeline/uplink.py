@@ -15,14 +15,25 @@ from pipeline.ledger import Ledger
 from pipeline.outcome import FrameResult, Timings
 from pipeline.outcome import Status as Outcome
 from pipeline.sources.base import RateLimit
-from rtc import OUTPUT_DETECTIONS, DropReason, LinkStatistics, OutgoingFrame, Status, parse_result, units_of_frame
+from rtc import (
+    OUTPUT_DETECTIONS,
+    OUTPUT_TENSORS,
+    DropReason,
+    LinkStatistics,
+    OutgoingFrame,
+    Status,
+    is_result,
+    parse_result,
+    units_of_frame,
+)
 from splitrtc_errors import ProtocolError
 
 if TYPE_CHECKING:
-    from models import Detections
+    from models import DecodedFrame, Detections
     from pipeline.device import CodedFrame, DevicePart
     from pipeline.frames import Frame
-    from rtc import Dropped, Peer, Result
+    from pipeline.tensors_down import OutputReceiver
+    from rtc import Dropped, Peer, ReceivedFrame, Result
 
 __all__ = ["Finish", "Uplink"]
 
@@ -33,15 +44,18 @@ Finish = Callable[[FrameResult], None]
 """Is told how a frame ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _InFlight:
-    """A frame that was handed to the sender."""
+    """A frame that was handed to the sender, and what came of it so far."""
 
     frame: Frame
     coded: CodedFrame
     unit_sizes: tuple[int, ...]
     capture_us: int
     finish: Finish
+    result: Result | None = None
+    returned: DecodedFrame | None = None
+    """The outputs of a model that gives tensors: they come apart from the result, before or after it."""
 
 
 class Uplink:
@@ -61,6 +75,7 @@ class Uplink:
         threshold: float,
         counters: Counter[str],
         fps: float | None = None,
+        outputs: OutputReceiver | None = None,
     ) -> None:
         """Take over the peer's results.
 
@@ -72,6 +87,7 @@ class Uplink:
             threshold: lowest score of a detection that is shown.
             counters: counts what came and could not be used, by kind.
             fps: frames per second that the edge wants at most; None when it takes what it was offered.
+            outputs: receives the outputs of a model that gives tensors; None for one that detects.
         """
         self.device = device
         self.statistics = LinkStatistics()
@@ -80,10 +96,15 @@ class Uplink:
         self._counters = counters
         self._set_id = set_id
         self._threshold = threshold
+        self._outputs = outputs
+        if outputs is not None:
+            outputs.on_frame = self._on_outputs
         self._rate_limit = RateLimit(fps)
         self._ledger: Ledger[_InFlight] = Ledger()
         self._expiry = Alarm(self._expire)
         self._answered_last: int | None = None
+        self._newest = 0
+        """Id of the newest frame that was handed to the sender."""
         self._settled = asyncio.Event()
         self._settled.set()
         self._over = False
@@ -107,6 +128,7 @@ class Uplink:
         if self._over:  # while the device did its part
             self._finish(in_flight, "skipped", dropped_at="link", bytes_sent=0)
             return
+        self._newest = coded.frame_id
         expires = frame.captured + self._budget
         self._settled.clear()
         for crowded in self._ledger.open(coded.frame_id, in_flight, expires):
@@ -134,6 +156,9 @@ class Uplink:
     # What becomes of frames.
 
     def _on_result(self, data: bytes) -> None:
+        if self._outputs is not None and not is_result(data):
+            self._outputs.receive(data, self._newest)
+            return
         result = parse_result(data)
         if result.heartbeat:
             return
@@ -142,17 +167,30 @@ class Uplink:
             return
         self._answered_last = result.frame_id
         self._acknowledge(result)
-        in_flight = self._ledger.close(result.frame_id)
-        if in_flight is None:
-            self._counters["results_too_late"] += 1
+        in_flight = self._ledger.get(result.frame_id)
+        if in_flight is None or in_flight.result is not None:
+            self._counters["results_too_late" if in_flight is None else "results_repeated"] += 1
             return
         try:
             self._answered(in_flight, result)
         except ProtocolError:
-            self._finish(in_flight, "error", dropped_at="result")
+            self._close(in_flight, "error", dropped_at="result")
             raise
-        finally:
-            self._closed_one()
+
+    def _on_outputs(self, frame: ReceivedFrame, decoded: DecodedFrame | None) -> None:
+        """What came back of a frame's tensors; None when it was passed over for a newer one."""
+        in_flight = self._ledger.get(frame.frame_id)
+        if in_flight is None:
+            self._counters["outputs_too_late"] += 1
+        elif frame.capture_us != in_flight.capture_us:
+            self._counters["outputs_contradicting"] += 1
+            self._close(in_flight, "error", dropped_at="result")
+        elif decoded is None:
+            self._close(in_flight, "skipped", dropped_at="outputs")
+        else:
+            in_flight.returned = decoded
+            if in_flight.result is not None:
+                self._complete(in_flight, in_flight.result, decoded)
 
     def _acknowledge(self, result: Result) -> None:
         """Tell the device's encoder what the edge's decoder got."""
@@ -199,7 +237,10 @@ class Uplink:
         if (result.capture_us, result.slices) != (in_flight.capture_us, len(in_flight.unit_sizes)):
             raise ProtocolError("a result contradicts the frame that it answers")
         detections: Detections | None = None
-        if result.status.has_output:
+        if result.status.has_output and self._outputs is not None:
+            if result.output_kind != OUTPUT_TENSORS:
+                raise ProtocolError(f"a result with an output of kind {result.output_kind}, expected tensors")
+        elif result.status.has_output:
             if result.output_kind != OUTPUT_DETECTIONS:
                 raise ProtocolError(f"a result with an output of kind {result.output_kind}, expected detections")
             found = parse_detections(result.output)
@@ -209,13 +250,32 @@ class Uplink:
             detections = self.device.place(found.at_least(self._threshold), frame)
         remote = (result.queue_us + result.decode_us + result.tail_us + result.post_us) / 1e6
         self.statistics.answered(result.frame_id, frame.captured, remote, result.received_count, time.monotonic())
-        self._finish(
-            in_flight,
-            STATUS_NAMES[result.status],
-            dropped_at="edge" if detections is None else None,
-            result=result,
-            detections=detections,
-        )
+        in_flight.result = result
+        if not result.status.has_output:
+            self._close(in_flight, STATUS_NAMES[result.status], dropped_at="edge")
+        elif detections is not None:
+            self._close(in_flight, STATUS_NAMES[result.status], detections=detections)
+        elif in_flight.returned is not None:
+            self._complete(in_flight, result, in_flight.returned)
+
+    def _complete(self, in_flight: _InFlight, result: Result, returned: DecodedFrame) -> None:
+        """Both are there: the result, and the tensors that belong to it."""
+        whole = result.status is Status.OK and not returned.concealed and not returned.damaged_slices
+        self._close(in_flight, "ok" if whole else "incomplete", returned=returned)
+
+    def _close(
+        self,
+        in_flight: _InFlight,
+        status: Outcome,
+        *,
+        dropped_at: str | None = None,
+        detections: Detections | None = None,
+        returned: DecodedFrame | None = None,
+    ) -> None:
+        """End a frame that is in flight."""
+        self._ledger.close(in_flight.coded.frame_id)
+        self._finish(in_flight, status, dropped_at=dropped_at, detections=detections, returned=returned)
+        self._closed_one()
 
     def _finish(
         self,
@@ -224,10 +284,16 @@ class Uplink:
         *,
         dropped_at: str | None = None,
         bytes_sent: int | None = None,
-        result: Result | None = None,
         detections: Detections | None = None,
+        returned: DecodedFrame | None = None,
     ) -> None:
         completed = time.monotonic()
+        card = self.device.point.card
+        # Of a frame that ends on this side, for want of its tensors, the result does not count.
+        result = None if status in ("lost", "skipped") else in_flight.result
+        tensors = None
+        if returned is not None:
+            tensors = {spec.name: tensor for spec, tensor in zip(card.outputs, returned.tensors, strict=True)}
         in_flight.finish(
             FrameResult(
                 frame=in_flight.frame,
@@ -235,8 +301,10 @@ class Uplink:
                 frame_id=in_flight.coded.frame_id,
                 dropped_at=dropped_at,
                 detections=detections,
-                labels=self.device.point.card.labels,
+                tensors=tensors,
+                labels=card.labels,
                 share_received=1.0 - result.concealed if result else 0.0,
+                share_returned=1.0 if returned is None else 1.0 - returned.concealed,
                 timings=_timings(in_flight, result, completed),
                 bytes_sent=sum(in_flight.unit_sizes) if bytes_sent is None else bytes_sent,
                 completed=completed,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .results import (
         OUTPUT_DETECTIONS,
         OUTPUT_NONE,
+        OUTPUT_TENSORS,
         Result,
         Status,
         bitmap_of,
@@ -77,6 +78,7 @@ _MODULES = {
     "results": (
         "OUTPUT_DETECTIONS",
         "OUTPUT_NONE",
+        "OUTPUT_TENSORS",
         "Result",
         "Status",
         "bitmap_of",
@@ -112,6 +114,7 @@ __all__ = [
     "MAX_UNIT",
     "OUTPUT_DETECTIONS",
     "OUTPUT_NONE",
+    "OUTPUT_TENSORS",
     "RESULT",
     "ChannelAttribute",
     "ChannelIds",

@@ -74,7 +74,7 @@ class Peer:
     Assign the callbacks before the negotiation:
 
     * `on_control` (text), `on_intermediate` and `on_result` (bytes) get the messages of the three channels;
-    * `on_dropped` gets each frame that `sender` dropped;
+    * `on_dropped` gets each frame that `sender` or `output_sender` dropped;
     * `on_closed` gets the reason, once, when the connection ends in another way than by `close()`.
 
     A callback that raises is logged or counted and harms nothing. However the connection ended, `close()` must be
@@ -118,7 +118,7 @@ class Peer:
         self._ids = ChannelIds()
         self._is_ue = True
         self._channels: list[RTCDataChannel] = []
-        self._sender: UnitSender | None = None
+        self._senders: list[UnitSender] = []
         self._settled = asyncio.Event()
         self._liveness = Liveness(clock(), timeout)
         self._timer: asyncio.TimerHandle | None = None
@@ -135,9 +135,17 @@ class Peer:
     @property
     def sender(self) -> UnitSender:
         """Sends units on the channel "intermediate". Exists from `create_offer` or `create_answer` on."""
-        if self._sender is None:
+        return self._sender_on(0)
+
+    @property
+    def output_sender(self) -> UnitSender:
+        """Sends units on the channel "result", where tensors come back. Exists as long as `sender`."""
+        return self._sender_on(1)
+
+    def _sender_on(self, place: int) -> UnitSender:
+        if not self._senders:
             raise RuntimeError("the channels do not exist before create_offer or create_answer")
-        return self._sender
+        return self._senders[place]
 
     @property
     def transport_counters(self) -> SctpCounters:
@@ -247,8 +255,8 @@ class Peer:
         self._settled.set()
         if self._timer is not None:
             self._timer.cancel()
-        if self._sender is not None:
-            self._sender.close()
+        for sender in self._senders:
+            sender.close()
         if not quietly:
             self._call(self.on_closed, reason)
 
@@ -277,7 +285,9 @@ class Peer:
         intermediate.on("message", lambda message: self._receive(bytes, self.on_intermediate, message))
         result.on("message", lambda message: self._receive(bytes, self.on_result, message))
         load = sctp_of(self._connection).load
-        self._sender = UnitSender(intermediate, self._clock, self._dropped, self._sent, load)
+        self._senders = [
+            UnitSender(channel, self._clock, self._dropped, self._sent, load) for channel in (intermediate, result)
+        ]
         if self._bind is not None:
             gather_only_on(self._connection, self._bind)
 

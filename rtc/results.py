@@ -22,6 +22,7 @@ __all__ = [
     "MAX_RESULT",
     "OUTPUT_DETECTIONS",
     "OUTPUT_NONE",
+    "OUTPUT_TENSORS",
     "RESULT_HEADER_SIZE",
     "Result",
     "Status",
@@ -39,6 +40,8 @@ MAX_DURATION_US = 2**32 - 1
 HISTORY_FRAMES = 32
 OUTPUT_NONE = 0
 OUTPUT_DETECTIONS = 1
+OUTPUT_TENSORS = 2
+"""The output follows in units of the same frame id, under a ``down`` parameter set; the result itself has none."""
 
 # version, flags, status, output kind, frame, capture time, queue, decode, tail, post, history, slices, concealed share
 _HEADER = struct.Struct(">BBBBIQIIIIIHH")
@@ -253,8 +256,8 @@ def _problem(status: Status, count: int, received: bytes, kind: int, output_size
         return f"status {status.name.lower()} with an output"
     if decoded and status.has_output:
         return f"status {status.name.lower()} says by itself that the frame was decoded"
-    if kind == OUTPUT_NONE and output_size:
-        return f"{output_size} bytes of output of no kind"
+    if kind in (OUTPUT_NONE, OUTPUT_TENSORS) and output_size:
+        return f"{output_size} bytes of output of {'no kind' if kind == OUTPUT_NONE else 'a kind that comes in units'}"
     return None
 
 

@@ -66,16 +66,18 @@ def choose(
     """The edge's answer: the acceptable ones of ``offers``, of which the first becomes active.
 
     The order is the UE's, unless ``preference`` ranks otherwise (the lowest rank first, the UE's order among equals).
-    NoCommonOperatingPoint, with what would be acceptable, when no offer is. ProtocolError when there is no offer.
+    Those of direction "down" come after all others: they say how outputs come back, and no session is made of them.
+    NoCommonOperatingPoint, with what would be acceptable, when no offer up is. ProtocolError when there is no offer.
     """
     if not offers:
         raise ProtocolError("the offer has no ai-split attribute: expected at least one line that names a split")
     accepted = [offer for offer in offers if any(capability.accepts(offer) for capability in capabilities)]
-    if not accepted:
+    if not any(offer.direction == "up" for offer in accepted):
         alternatives = [offer for capability in capabilities for offer in capability.offers(offers[0].fps)]
+        ups = [offer for offer in alternatives if offer.direction == "up"]
         lines = tuple(offer.format() for offer in alternatives[:MAX_OFFERS])
-        raise rejection(make_problem(NO_COMMON_OPERATING_POINT, _difference(offers[0], alternatives), acceptable=lines))
-    return accepted if preference is None else sorted(accepted, key=preference)
+        raise rejection(make_problem(NO_COMMON_OPERATING_POINT, _difference(offers[0], ups), acceptable=lines))
+    return sorted(accepted, key=lambda offer: (offer.direction == "down", preference(offer) if preference else 0))
 
 
 def check_answer(offered: Sequence[SplitOffer], answered: Sequence[SplitOffer]) -> list[SplitOffer]:
@@ -97,6 +99,8 @@ def check_answer(offered: Sequence[SplitOffer], answered: Sequence[SplitOffer]) 
         if answer.fps > offer.fps or answer.dynamic > offer.dynamic:
             raise ProtocolError("the answer asks for more frames, or for more freedom to change, than was offered")
         agreed.append(replace(offer, fps=answer.fps, dynamic=answer.dynamic))
+    if agreed[0].direction != "up":
+        raise ProtocolError("the answer begins with a split of direction down: the active one is one up")
     return agreed
 
 
@@ -104,7 +108,10 @@ def _difference(offer: SplitOffer, alternatives: Sequence[SplitOffer]) -> str:
     """Why the preferred offer is not to be had: in what it first departs from the most similar alternative."""
     names = ("model", "partition", "head", "profile", "calibration", "direction")
     agreement = max((_common(offer.operating_point, split.operating_point) for split in alternatives), default=0)
-    return f"the {names[agreement]} of the preferred offer is not served here"
+    told = f"the {names[agreement]} of the preferred offer is not served here"
+    if names[agreement] == "calibration":
+        told += ": both sides need the same calibration file, as the same version of splitrtc has"
+    return told
 
 
 def _common(one: tuple[object, ...], other: tuple[object, ...]) -> int:

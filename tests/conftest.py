@@ -7,8 +7,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -138,3 +139,66 @@ def tiny_model(tmp_path: Path) -> Path:
     (folder / "tiny.onnx").write_bytes(data)
     (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
     return folder
+
+
+SCENE = """<ir_version: 8, opset_import: ["" : 17]>
+scene (float[1,3,8,8] picture) => (float[1,3,64,64] larger, int64[1,1,8,8] classes, float brightest)
+<float[4] scales = {1, 1, 8, 8}>
+{
+  features = Relu(picture)
+  larger = Resize <mode = "linear"> (features, , scales)
+  classes = ArgMax <axis = 1> (features)
+  brightest = ReduceMax <keepdims = 0> (features)
+}"""
+
+
+@pytest.fixture
+def write_tensors_card() -> Callable[..., Path]:
+    """A function that writes the card of a model that detects nothing; its file is to lie beside it."""
+
+    def write(folder: Path, file: Path, **members: Any) -> Path:
+        from models.identity import file_digest
+
+        card = {
+            "format": 1,
+            "name": file.stem,
+            "title": file.stem,
+            "task": "tensors",
+            "file": file.name,
+            "digest": file_digest(file),
+            "size": file.stat().st_size,
+            "licence": "none",
+            "source": "made for tests",
+            "accuracy": "none",
+            "partitions": [],
+            "profiles": ["raw-zstd"],
+            "default_profile": "raw-zstd",
+            **members,
+        }
+        (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def scene(tmp_path: Path, write_tensors_card: Callable[..., Path]) -> Path:
+    """The folder of a further model, "scene", with its card: it gives three tensors of different types and ranks."""
+    from onnx.parser import parse_model
+
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    file = folder / "scene.onnx"
+    file.write_bytes(parse_model(SCENE).SerializeToString())
+    return write_tensors_card(
+        folder,
+        file,
+        inputs=[{"name": "picture", "type": "float32", "shape": [1, 3, 8, 8]}],
+        outputs=[
+            {"name": "larger", "type": "float32", "shape": [1, 3, 64, 64]},
+            {"name": "classes", "type": "int64", "shape": [1, 1, 8, 8]},
+            {"name": "brightest", "type": "float32", "shape": []},
+        ],
+        preprocessing={"resize": "stretch", "order": "RGB", "layout": "NCHW", "mean": [0, 0, 0], "scale": [1, 1, 1]},
+        partitions=[{"name": "features", "tensors": ["features"], "default": True}],
+    )

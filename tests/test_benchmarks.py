@@ -12,7 +12,11 @@ import pytest
 
 from benchmarks.common import Figure, medians, pick
 from benchmarks.link import Limits, Played, f1, step_of
+from benchmarks.rates import ladder_of, with_ladder
+from benchmarks.slice_loss import Redundant
 from benchmarks.transport import LOSSY
+from models import ModelCard, Zoo
+from pipeline.offers import points
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,14 +56,6 @@ def test_memory() -> None:
         assert [looks[0]["frames"], looks[-1]["frames"]] == [0, 40]
         growth = looks[-1]["rss_mb"] - looks[0]["rss_mb"]
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
-
-
-def test_partition() -> None:
-    result = run("benchmarks/partition.py", "--runs", "1")
-    assert 19 < result["model_mb"] < 21
-    assert result["partition_20mb_s"] > 0
-    assert result["check_20mb_s"] > 0
-    assert result["external_3gb_mb"] < 300
 
 
 def test_sessions() -> None:
@@ -116,7 +112,11 @@ def test_transport() -> None:
 
 
 def test_split_engine() -> None:
-    result = run("benchmarks/split_engine.py", "--runs", "1", "--cuts", "1", "--model-runs", "1")
+    result = run("benchmarks/split_engine.py", "--runs", "1", "--cuts", "1", "--model-runs", "1", "--partitions", "1")
+    assert 19 < result["model_mb"] < 21
+    assert result["partition_20mb_s"] > 0
+    assert result["check_20mb_s"] > 0
+    assert result["external_3gb_mb"] < 300
     for figure in ("densenet_all_cuts_s", "graph20k_all_cuts_s", "min_cut_5k_s"):
         assert 0 < result[figure] < 60
     assert result["prediction"]["cuts"] == 3
@@ -145,6 +145,60 @@ def test_the_rate_step_is_read_from_the_results() -> None:
     assert again == pytest.approx(1.34)  # from then on nine of ten are
     assert age == pytest.approx(500.0, abs=101)
     assert share == 1.0
+
+
+def test_slice_loss() -> None:
+    clip = str(next((ROOT / "pipeline" / "clip").glob("*.mp4")))
+    flags = ("--segments", "0:4", "--seeds", "2", "--losses", "0.5/2", "--profiles", "q4-zstd")
+    result = run("-m", "benchmarks.slice_loss", "--data", clip, *flags)
+    clean, lossy = result["rows"]
+    assert (clean["loss"], clean["lost"], lossy["loss"], lossy["burst"]) == (0, 0, 0.5, 2)
+    assert clean["f1"] == pytest.approx(lossy["f1"] + lossy["lost"], abs=2e-4)
+    assert clean["bytes"] == lossy["bytes"]  # every frame is coded by itself
+
+
+def test_one_loss_in_each_group_is_made_good() -> None:
+    two = Redundant("", "", "split", points(Zoo(), profile="raw")[0], parity=2)
+    assert two.sizes([b"1234", b"12", b"123"]) == [4, 2, 3, 4 + 2, 2 + 2]  # groups of slices 0 and 2, and 1
+    assert two.received([False, False, True, True, True], 3) == [True, True, True]
+    assert two.received([False, True, False, True, True], 3) == [False, True, False]
+    assert two.received([True, False, True, True, False], 3) == [True, False, True]
+    assert two.received([False, True], 1) == [True]
+
+
+def test_rates_without_a_set_are_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks.rates", "--write"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "name --static, --moving or --images" in done.stderr
+
+
+def test_a_ladder_is_what_the_reports_say() -> None:
+    split = {"kind": "split", "bytes_per_frame": 500.5, "encode_ms": 4, "decode_ms": 1}
+    on_clip = {**split, "f1": 0.96, "ci": [0.94, 0.98]}
+    on_images = {**split, "map_drop": 0.2, "ci": [-0.4, 0.7], "agreement": 0.97, "agreement_ci": [0.95, 0.99]}
+    picture = {**on_clip, "name": "h264 crf24 input", "kind": "picture"}
+    reports = {
+        "static": {"set": "a.mp4", "frames": 300, "contenders": [{**on_clip, "name": "q8"}, picture]},
+        "intra": {"set": "b", "frames": 79, "contenders": [{**on_images, "name": name} for name in ("q8", "klt")]},
+    }
+    both, one = ladder_of(reports)
+    assert (both.profile, [found.content for found in both.measured]) == ("q8", ["static", "intra"])
+    assert both.measured[0].set == "a.mp4, 300 frames"
+    assert (both.measured[0].f1, both.measured[0].map_drop) == (0.96, None)
+    assert (both.measured[1].f1_ci, both.measured[1].map_drop_ci) == ((0.95, 0.99), (-0.4, 0.7))
+    assert (one.profile, len(one.measured)) == ("klt", 1)
+
+
+def test_a_ladder_changes_nothing_else_on_a_card() -> None:
+    card = Zoo().get()
+    assert card.directory is not None
+    text = (card.directory / "card.json").read_text(encoding="utf-8")
+    cut = card.partition()
+    assert with_ladder(text, cut.name, cut.ladder) == text
+    shorter = ModelCard.from_json(json.loads(with_ladder(text, cut.name, cut.ladder[:2])))
+    assert shorter.partition().ladder == cut.ladder[:2]
+    assert (shorter.labels, shorter.partitions[1:]) == (card.labels, card.partitions[1:])
 
 
 def test_an_unknown_benchmark_is_refused() -> None:

@@ -42,7 +42,7 @@ class Detector:
 
     def __init__(self, card: ModelCard, score: float | None = None) -> None:
         """``score`` overrides the lowest score that the card wants reported."""
-        decoding = card.decoding
+        decoding = card.detection
         names = [spec.name for spec in card.outputs]
         self._chosen = [names.index(name) for role in decoding.outputs for name in role]
         self._expected = tuple(spec.shape for spec in card.outputs)

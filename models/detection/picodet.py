@@ -18,8 +18,8 @@ class Picodet:
     """Outputs: scores 1 x N x classes of each stride, then distances 1 x N x 4 bins of each stride."""
 
     def __init__(self, card: ModelCard) -> None:
-        self._levels = len(card.decoding.strides)
-        cells = Cells(card.image_size, card.decoding.strides)
+        self._levels = len(card.detection.strides)
+        cells = Cells(card.image_size, card.detection.strides)
         self._strides = cells.strides
         self._centres = (cells.corners + np.float32(0.5)) * cells.strides
 

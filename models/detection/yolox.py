@@ -18,7 +18,7 @@ class Yolox:
     """Output: predictions 1 x N x (5 + classes): x, y, log width, log height, objectness, and the classes' shares."""
 
     def __init__(self, card: ModelCard) -> None:
-        self._cells = Cells(card.image_size, card.decoding.strides)
+        self._cells = Cells(card.image_size, card.detection.strides)
 
     def candidates(self, outputs: Sequence[NDArray[Any]], lowest: np.float32) -> Candidates:
         """Boxes of all classes of all cells."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ __all__ = ["Costs", "costs_of"]
 
 Shape = tuple[int, ...]
 
+_PLACES = ("int64", "bool")
+"""Element types of constants that say sizes and places, and are no weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:
@@ -30,11 +33,13 @@ class Costs:
 
     Attributes:
         model: the model.
-        path: its data path, whose places the lists below are by.
+        path: its data path, whose places the lists below are by. A node with weights in its bodies reads one more
+            constant, of a number that no tensor has: all of them together.
         inputs: the shapes of the inputs that these costs are for.
         types: type and shape of each tensor, by name; ``shape`` of every one in ``sizes`` is fixed.
         sizes: bytes of each tensor, by its number, constants among them, where that is known.
         macs: multiply-accumulate operations of each node; 0 where they are not known.
+        held: how many weights such a constant stands for, by its number.
         unknown: the names of the nodes whose MACs are not known, as a shape is not.
     """
 
@@ -44,6 +49,7 @@ class Costs:
     types: Mapping[str, TensorType]
     sizes: Mapping[int, int]
     macs: tuple[int, ...]
+    held: Mapping[int, int]
     unknown: tuple[str, ...]
 
     @property
@@ -55,10 +61,10 @@ class Costs:
     def parameters(self) -> int:
         """Number of weights: the elements of all constants but those that say sizes and places (int64, bool)."""
         names = self.model.graph.tensor_names
-        count = 0
+        count = sum(self.held.values())
         for t in {t for read in self.path.constants for t in read}:
-            kind = self.types.get(names[t])
-            if kind is not None and t in self.sizes and kind.dtype not in ("int64", "bool"):
+            kind = None if t in self.held else self.types.get(names[t])
+            if kind is not None and t in self.sizes and kind.dtype not in _PLACES:
                 count += math.prod(size for size in kind.shape or () if isinstance(size, int))
         return count
 
@@ -108,13 +114,23 @@ def costs_of(model: Model, shapes: Mapping[str, Sequence[int]] | None = None) ->
     counts = macs_of(proto, known)
     order = model.graph.order
     on_path = [counts[order[node]] for node in path.nodes]
+    sizes = _sizes(path, names, types, known)
+    held: dict[int, int] = {}
+    constants = list(path.constants)
+    for place, node in enumerate(path.nodes):
+        if weights := list(_weights_inside(proto.graph.node[order[node]])):
+            t = len(names) + place
+            constants[place] = (*constants[place], t)
+            sizes[t] = sum(math.prod(weight.dims) * _item_size(_type(weight)) for weight in weights)
+            held[t] = sum(math.prod(weight.dims) for weight in weights if _type(weight).dtype not in _PLACES)
     return Costs(
         model=model,
-        path=path,
+        path=replace(path, constants=tuple(constants)),
         inputs=inputs,
         types=types,
-        sizes=_sizes(path, names, types, known),
+        sizes=sizes,
         macs=tuple(count or 0 for count in on_path),
+        held=held,
         unknown=tuple(
             model.graph.node_names[node] for node, count in zip(path.nodes, on_path, strict=True) if count is None
         ),
@@ -142,11 +158,21 @@ def _item_size(kind: TensorType) -> int:
 
 def _weights(model: Model, known: Mapping[str, TensorType]) -> dict[str, TensorType]:
     """The types of the initialisers, which inference leaves out."""
-    return {
-        tensor.name: tensor_type(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-        for tensor in model.proto.graph.initializer
-        if tensor.name not in known
-    }
+    return {tensor.name: _type(tensor) for tensor in model.proto.graph.initializer if tensor.name not in known}
+
+
+def _weights_inside(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    """The weights in the bodies of a node, and in those of the nodes in there."""
+    for body in bodies(node):
+        yield from body.initializer
+        for inner in body.node:
+            yield from _weights_inside(inner)
+            if inner.op_type == "Constant":
+                yield from (attribute.t for attribute in inner.attribute if attribute.name == "value")
+
+
+def _type(tensor: onnx.TensorProto) -> TensorType:
+    return tensor_type(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
 
 
 def _infer(model: Model, inputs: Mapping[str, Shape]) -> tuple[onnx.ModelProto, dict[str, TensorType]]:

@@ -18,7 +18,7 @@ Examples:
   splitrtc demo --source 0            the first camera (ends with Ctrl+C)
   splitrtc demo --model yolox_nano    another model of the zoo, fetched the first time
   splitrtc demo --link rtt=40,loss=1%,rate=5M      over an emulated network link
-  splitrtc demo --profile klt:step=1  the fewest bytes
+  splitrtc demo --profile klt         fewer bytes, less like the whole model
   splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
 """
 

@@ -69,6 +69,7 @@ def _model_options(command: F) -> F:
 @option("--segments", metavar="START:COUNT,...", help="The parts of the clip to take, instead of those chosen.")
 @option("--rtt-frames", type=click.IntRange(1, 100), default=2, help="Frames until a frame's acknowledgement is back.")
 @option("--slice-loss", type=click.FloatRange(0, 1), default=0.0, help="Share of the slices that get lost.")
+@option("--slice-burst", type=click.FloatRange(1), default=1.0, help="Mean length of a run of lost slices.")
 @option("--at", type=float, metavar="X", help="Accuracy to compare bytes at: F1 (0.96), or mAP lost at most (0.3).")
 @option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out"), help="Folder for the results.")
 @common_options

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from models import Detections
     from pipeline.evaluation.contender import Contender, Outcome
 
-__all__ = ["agreement", "bd_rates", "cheapest", "identity", "quality", "rate_figures"]
+__all__ = ["agreement", "bd_rates", "cheapest", "given_up", "identity", "quality", "rate_figures"]
 
 Figures = dict[str, Any]
 
@@ -51,12 +51,32 @@ def agreement(
     found: Sequence[Detections], reference: Sequence[Detections], lengths: Sequence[int], seed: int
 ) -> tuple[float, tuple[float, float]]:
     """F1 of the detections against the reference over all frames, and its interval over blocks of frames."""
+    sums = _sums(found, reference, lengths)
+    low, high = interval(f1(*(weights(len(sums), seed) @ sums).T))
+    return round(float(f1(*sums.sum(axis=0))), 4), (round(low, 4), round(high, 4))
+
+
+def given_up(
+    clean: Sequence[Detections], lossy: Sequence[Sequence[Detections]], reference: Sequence[Detections],
+    lengths: Sequence[int],
+) -> tuple[float, tuple[float, float]]:  # fmt: skip
+    """F1 lost against ``clean`` in several runs taken together, and its interval: both are drawn on the same blocks."""
+    whole = _sums(clean, reference, lengths)
+    rest = np.sum([_sums(one, reference, lengths) for one in lossy], axis=0)
+    draws = weights(len(whole))
+    low, high = interval(f1(*(draws @ whole).T) - f1(*(draws @ rest).T))
+    return round(float(f1(*whole.sum(axis=0)) - f1(*rest.sum(axis=0))), 4), (round(low, 4), round(high, 4))
+
+
+def _sums(
+    found: Sequence[Detections], reference: Sequence[Detections], lengths: Sequence[int]
+) -> NDArray[np.float64]:  # fmt: skip
+    """Hits, detections and detections wanted, by block of frames."""
     counts = np.array([_counts(one, other) for one, other in zip(found, reference, strict=True)], np.float64)
     block = blocks(lengths)
     sums = np.zeros((block[-1] + 1, 3))
     np.add.at(sums, block, counts)
-    low, high = interval(f1(*(weights(len(sums), seed) @ sums).T))
-    return round(float(f1(*counts.sum(axis=0))), 4), (round(low, 4), round(high, 4))
+    return sums
 
 
 def _counts(found: Detections, reference: Detections) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from models import Zoo
 from models.evaluation.bootstrap import LEVEL, interval, weights
 from models.evaluation.coco import MIN_SCORE, Annotations, Scores
+from models.task import DETECTION
 from models.zoo import DEFAULT_MODEL
 from pipeline.evaluation.figures import agreement, bd_rates, cheapest, drop, identity, rate_figures
 from pipeline.evaluation.material import Material, Span, survey
@@ -20,6 +21,7 @@ from pipeline.evaluation.pictures import PICTURES, picture_contenders
 from pipeline.evaluation.split import RTT_FRAMES, Split, series_of
 from pipeline.evaluation.vision import DETECTION_SCORE, Vision
 from pipeline.offers import OperatingPoint, points
+from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
     from models import Detections
@@ -53,6 +55,7 @@ class Evaluation:
     segments: tuple[Span, ...] = ()
     rtt_frames: int = RTT_FRAMES
     slice_loss: float = 0.0
+    slice_burst: float = 1.0
     seed: int = 0
     at: float | None = None
     provider: str = "auto"
@@ -61,9 +64,12 @@ class Evaluation:
     def splits(self) -> list[Split]:
         """The profiles as contenders: those asked for, or the whole ladder of the model's card.
 
-        Raises UnknownModel, BadArgument, ModelFileError as `pipeline.offers.points` does.
+        Raises UnknownModel, BadArgument, ModelFileError as `pipeline.offers.points` does; BadArgument also for a model
+        that does not detect: there is nothing to compare.
         """
         zoo = Zoo(self.models)
+        if zoo.get(self.model).task != DETECTION:
+            raise BadArgument(f"model {self.model} gives tensors and detects nothing: name a model for detection")
         cut = points(zoo, model=self.model, partition=self.partition)[0].cut.name
         of_cut = points(zoo, model=self.model, partition=cut)
         ladder = {point.profile: point for point in of_cut}
@@ -79,6 +85,7 @@ class Evaluation:
             point=point,
             rtt_frames=self.rtt_frames,
             loss=self.slice_loss,
+            burst=self.slice_burst,
             seed=self.seed,
         )
 
@@ -119,6 +126,7 @@ def evaluate_rate(evaluation: Evaluation, say: Callable[[str], None], track: Tra
         "provider": vision.provider,
         "rtt_frames": evaluation.rtt_frames,
         "slice_loss": evaluation.slice_loss,
+        "slice_burst": evaluation.slice_burst,
         "seed": evaluation.seed,
         "level": LEVEL,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,15 @@ _NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.
 class Split(Contender):
     """A profile. Every frame's units are counted whole, headers included.
 
-    Each unit is lost with a chance of ``loss``, drawn from ``seed``; a frame that lost all of them is never decoded,
-    and what was found in the frame before stands for it.
+    Each unit is lost with a chance of ``loss``, drawn from ``seed``, in runs of ``burst`` units on average (by chance
+    alone where that is more); a frame that lost all of them is never decoded, and what was found in the frame before
+    stands for it.
     """
 
     point: OperatingPoint
     rtt_frames: int = RTT_FRAMES
     loss: float = 0.0
+    burst: float = 1.0
     seed: int = 0
 
     def run(self, segment: Segment, vision: Vision) -> Iterator[Outcome]:
@@ -48,6 +50,7 @@ class Split(Contender):
         on_their_way: deque[tuple[int, int, list[bool]]] = deque()
         lost: list[tuple[int, list[bool]]] = []
         found = _NOTHING
+        losing = False
         for frame_id, (features, heading) in enumerate(zip(segment.features, segment.heading, strict=True), 1):
             while on_their_way and on_their_way[0][0] <= frame_id - self.rtt_frames:
                 _, other_id, arrived = on_their_way.popleft()
@@ -57,8 +60,12 @@ class Split(Contender):
             encode = time.perf_counter() - began
             units = units_of_frame(AIPS_ID, frame_id, 0, coded.slices, coded.intra, coded.reference)
             # Of every frame the same slices, whoever codes it: contenders differ by what they make of it alone.
-            draws = np.random.default_rng((self.seed, segment.number, frame_id)).random(len(units))
-            received = (draws >= self.loss).tolist()
+            sizes = self.sizes(units)
+            arrived = []
+            for draw in np.random.default_rng((self.seed, segment.number, frame_id)).random(len(sizes)):
+                losing = bool(draw < self._chance(losing))
+                arrived.append(not losing)
+            received = self.received(arrived, len(units))
             decode = edge = 0.0
             if any(received):
                 slices = [piece if there else None for piece, there in zip(coded.slices, received, strict=True)]
@@ -72,7 +79,20 @@ class Split(Contender):
                 lost.clear()
             else:
                 lost.append((frame_id, received))
-            yield Outcome(sum(map(len, units)), encode, decode, heading + encode, edge, found)
+            yield Outcome(sum(sizes), encode, decode, heading + encode, edge, found)
+
+    def sizes(self, units: Sequence[bytes]) -> list[int]:
+        """Bytes of all that is sent for a frame."""
+        return [len(unit) for unit in units]
+
+    def received(self, arrived: list[bool], slices: int) -> list[bool]:
+        """Which slices the decoder gets, of what arrived of all that was sent."""
+        return arrived[:slices]
+
+    def _chance(self, losing: bool) -> float:
+        """Of a unit to be lost, by what became of the one before: Gilbert's model of a channel."""
+        stay = max(1 - 1 / self.burst, self.loss)
+        return stay if losing or self.loss == 1 else self.loss * (1 - stay) / (1 - self.loss)
 
 
 def series_of(profile: str) -> str:

@@ -12,6 +12,7 @@ from pipeline.sources.base import Picture, Source
 from splitrtc_errors import BadArgument, SourceError
 
 if TYPE_CHECKING:
+    from models import TensorSpec
     from pipeline.sources.camera import Camera
     from pipeline.sources.iterator import AsyncIteratorSource
     from pipeline.sources.stills import ImageFolder, TestPattern
@@ -45,14 +46,20 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-def open_source(spec: str | int | Path | Source | AsyncIterable[Any], *, fps: float | None = None) -> Source:
+def open_source(
+    spec: str | int | Path | Source | AsyncIterable[Any],
+    *,
+    fps: float | None = None,
+    tensor: TensorSpec | None = None,
+) -> Source:
     """The source that ``spec`` names; nothing is opened yet.
 
     ``spec``: a camera's index or device path; a video file; a folder of images; an ``rtsp://`` or ``http://`` URL
     (or with s); ``testsrc``, the test pattern; ``clip``, the bundled video; an async iterable of BGR arrays; or a
     source of your own, which is given back. A file named like one of the words is reached as ``./clip``.
     ``fps`` is the rate of folders, of the test pattern and of iterators, which have none of their own; of faster
-    cameras and videos, pictures are left out.
+    cameras and videos, pictures are left out. ``tensor`` is the input of a model that takes no pictures: then only an
+    async iterable of such arrays, or a source of your own, will do.
 
     Raises BadArgument when it is nothing of these, SourceError when there is no such file.
     """
@@ -67,7 +74,9 @@ def open_source(spec: str | int | Path | Source | AsyncIterable[Any], *, fps: fl
     if isinstance(spec, Source):
         return spec
     if isinstance(spec, AsyncIterable):
-        return AsyncIteratorSource(spec, fps=fps)
+        return AsyncIteratorSource(spec, fps=fps, tensor=tensor)
+    if tensor is not None:
+        raise BadArgument(f"the model takes no pictures, but {tensor}: give an async iterator of such arrays")
     if isinstance(spec, int) and not isinstance(spec, bool):
         return Camera(spec, fps=fps)
     if not isinstance(spec, (str, Path)) or not str(spec):

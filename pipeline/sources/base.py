@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pipeline.frames import Image
+from numpy.typing import NDArray
 
 __all__ = ["Picture", "RateLimit", "Source"]
 
 
 class Picture(NamedTuple):
-    """What a source gives: a picture, and where it stands in the source's own time."""
+    """What a source gives: a picture (`pipeline.frames.Image`), and where it stands in the source's own time."""
 
-    image: Image
+    image: NDArray[Any]
+    """A picture; or, for a model that takes no pictures, its input as it is."""
     pts: float | None = None
     """Seconds since the source's start; None in a live source."""
 

@@ -7,13 +7,16 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import AsyncIterable, AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.frames import Image
 from pipeline.sources.base import Picture, Source
 from splitrtc_errors import BadArgument, SourceError
+
+if TYPE_CHECKING:
+    from models import TensorSpec
 
 __all__ = ["AsyncIteratorSource"]
 
@@ -21,11 +24,16 @@ __all__ = ["AsyncIteratorSource"]
 class AsyncIteratorSource(Source):
     """Takes pictures from ``async for image in iterable``: uint8 arrays (height, width, 3), channels BGR.
 
+    For a model that takes no pictures it takes its ready input: arrays of one shape and element type.
+
     They are taken as they come, like those of a camera; with ``fps`` they are paced. The iterable runs in the event
     loop in which this object is made; its pictures must not be written to afterwards.
     """
 
-    def __init__(self, iterable: AsyncIterable[Any], *, fps: float | None = None) -> None:
+    def __init__(
+        self, iterable: AsyncIterable[Any], *, fps: float | None = None, tensor: TensorSpec | None = None
+    ) -> None:
+        """``tensor`` describes the ready input; None for pictures."""
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -33,6 +41,7 @@ class AsyncIteratorSource(Source):
         self.name = f"iterator {type(iterable).__name__}"
         self.live = fps is None
         self.fps = fps
+        self._tensor = tensor
         self._iterable = iterable
         self._iterator: AsyncIterator[Any] | None = None
         self._count = 0
@@ -89,11 +98,17 @@ class AsyncIteratorSource(Source):
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    def _checked(self, item: Any) -> Image:
-        if not (isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 3 and item.shape[2] == 3):
+    def _checked(self, item: Any) -> NDArray[Any]:
+        if not (isinstance(item, np.ndarray) and self._suits(item)):
             what = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
-            raise SourceError(f"{self.name} gave {what}; expected a uint8 array of shape (height, width, 3), BGR")
-        return np.ascontiguousarray(item)
+            wanted = self._tensor or "a uint8 array of shape (height, width, 3), BGR"
+            raise SourceError(f"{self.name} gave {what}; expected {wanted}")
+        return np.asarray(item, order="C")  # not ascontiguousarray, which gives a scalar a dimension
+
+    def _suits(self, array: NDArray[Any]) -> bool:
+        if self._tensor is not None:
+            return array.shape == self._tensor.shape and array.dtype == self._tensor.dtype
+        return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
 
     async def _take(self, iterator: AsyncIterator[Any]) -> Any:
         task = asyncio.current_task()

@@ -56,12 +56,12 @@ def test_prediction_survives_a_bad_link(start_edge: Any, run_ue: Any, tmp_path: 
     lines = tmp_path / "out.jsonl"
     with start_edge() as edge:
         flags = ("--source", "clip", "--seconds", "2", "--sink", str(lines), "--timeout", "30")
-        link = ("--profile", "klt:step=1", "--link", "rtt=40,loss=5%,reorder=2%,seed=1")
+        link = ("--link", "rtt=40,loss=5%,reorder=2%,seed=1")
         code, summary, errors = run_ue(edge.url, *flags, *link)
         assert (code, "Traceback" in errors) == (0, False), errors
         edge_code, _, edge_errors = edge.terminate()
     check(summary, lines)
-    assert summary["profile"] == "klt:step=1"
+    assert summary["profile"].startswith("klt")
     assert summary["answered_share"] >= 0.2
     assert (edge_code, "Traceback" in edge_errors) == (0, False), edge_errors
 

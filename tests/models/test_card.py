@@ -53,6 +53,12 @@ def within(member: str, **members: Any) -> dict[str, Any]:
     return changed(**{member: {**CARD[member], **members}})
 
 
+def of_tensors(**members: Any) -> dict[str, Any]:
+    """The card of a model that detects nothing and takes no pictures."""
+    left_out = ("preprocessing", "decoding", "labels")
+    return {k: v for k, v in changed(task="tensors").items() if k not in left_out} | members
+
+
 def write(directory: Path, card: object = CARD) -> Path:
     path = directory / "card.json"
     path.write_text(json.dumps(card), encoding="utf-8")
@@ -63,8 +69,8 @@ def test_a_card_survives_the_way_to_json_and_back() -> None:
     card = ModelCard.from_json(copy.deepcopy(CARD))
     assert card.to_json() == CARD
     assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
-    assert card.preprocessing.mean == (1.0, 2.5, 3.0)
-    assert card.decoding.display_score == 1.0
+    assert card.picture.mean == (1.0, 2.5, 3.0)
+    assert card.detection.display_score == 1.0
     assert card.inputs == (TensorSpec("image", "float32", (1, 3, 8, 8)),)
 
 
@@ -75,6 +81,24 @@ def test_what_may_be_delivered_is_said_or_follows() -> None:
     card = ModelCard.from_json(told)
     assert (card.deliver, card.partitions[0].variants) == ("whole", ("int8", "fp16"))
     assert card.to_json() == told
+
+
+def test_a_model_of_another_task_needs_no_decoding() -> None:
+    wave = {"name": "wave", "type": "int64", "shape": [16]}
+    value = of_tensors(
+        inputs=[wave, {**wave, "name": "rate", "shape": []}], constants=[{"name": "rate", "values": [8]}]
+    )
+    card = ModelCard.from_json(value)
+    assert card.to_json() == value
+    assert (card.image.name, card.output_profile, card.labels) == ("wave", "raw", ())
+    with pytest.raises(BadArgument, match="model tiny gives tensors and detects nothing"):
+        _ = card.detection
+    with pytest.raises(BadArgument, match=r"model tiny takes no pictures, but ready tensors: wave int64\[16\]"):
+        _ = card.image_size
+    more = of_tensors(preprocessing=CARD["preprocessing"], labels=["cat"], output_profile="raw-zstd")
+    card = ModelCard.from_json(more)
+    assert card.to_json() == more
+    assert (card.image_size, card.labels) == ((8, 8), ("cat",))
 
 
 def test_partitions_are_found_by_name_by_id_and_by_default() -> None:
@@ -123,7 +147,7 @@ BAD_CARDS: list[tuple[str, object, str]] = [
     ("name with a slash", changed(name="../x"), "'name' is made of letters"),
     ("file elsewhere", changed(file="../tiny.onnx"), "'file' is made of letters"),
     ("hidden file", changed(file=".onnx"), "'file' is made of letters"),
-    ("task", changed(task="pose"), "'task' is detection, not 'pose'"),
+    ("task", changed(task="pose"), "'task' is detection or tensors, not 'pose'"),
     ("digest", changed(digest="sha-256:12"), "'digest' is 'sha-256:'"),
     ("size zero", changed(size=0), "'size' is at least 1"),
     ("size a text", changed(size="4"), "'size' is a int, not '4'"),
@@ -188,6 +212,17 @@ BAD_CARDS: list[tuple[str, object, str]] = [
     ("no variants", changed(partitions=[{**CARD["partitions"][1], "variants": []}]), "at least one text"),
     ("variant twice", changed(partitions=[{**CARD["partitions"][1], "variants": 2 * ["fp16"]}]), "each once"),
     ("deliver", changed(deliver="tail"), "'deliver' is head or whole or none"),
+    ("decoding of tensors", of_tensors(decoding=CARD["decoding"]), "unknown 'decoding'"),
+    ("output profile of a detector", changed(output_profile="raw"), "unknown 'output_profile'"),
+    ("output profile", of_tensors(output_profile="zip"), "'output_profile' is raw, raw-zstd or raw-snappy"),
+    ("calibrated output profile", of_tensors(output_profile="q8"), "'output_profile' is raw"),
+    ("two ready inputs", of_tensors(inputs=[{**CARD["inputs"][0], "name": n} for n in "xy"]), "has one input"),
+    ("no outputs", of_tensors(outputs=[]), "the model has 1 to 64 outputs"),
+    (
+        "picture of one plane",
+        of_tensors(preprocessing=CARD["preprocessing"], inputs=[{**CARD["inputs"][0], "shape": [1, 1, 8, 8]}]),
+        "1 x 3 x height x width",
+    ),
     ("default profile", changed(default_profile="raw"), "'default_profile' is among 'profiles'"),
     *((f"no {member}", {k: v for k, v in CARD.items() if k != member}, f"'{member}' is missing") for member in CARD),
 ]

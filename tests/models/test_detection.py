@@ -192,7 +192,7 @@ def test_real_pictures_show_what_is_on_them(card: ModelCard, shared_dir: Path) -
     assert image is not None
     preprocessor = Preprocessor(card)
     found = Detector(card).decode(load_submodel(card.path, "cpu").run([preprocessor.prepare(image)]))
-    assert "dog" in {card.labels[label] for label in found.at_least(card.decoding.display_score).classes}
+    assert "dog" in {card.labels[label] for label in found.at_least(card.detection.display_score).classes}
 
 
 def test_at_least_keeps_the_better_ones() -> None:

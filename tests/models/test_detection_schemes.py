@@ -239,7 +239,7 @@ def test_a_model_of_the_zoo_finds_what_is_in_pictures(name: str, shared_dir: Pat
     for path, objects in pictures(shared_dir, 12):
         image = cv2.imread(str(path))
         assert image is not None
-        found = detector.decode(model.run([preprocessor.prepare(image)])).at_least(card.decoding.display_score)
+        found = detector.decode(model.run([preprocessor.prepare(image)])).at_least(card.detection.display_score)
         boxes = preprocessor.undo(found.xyxy, (image.shape[1], image.shape[0]))
         named = [(card.labels[label], tuple(box)) for label, box in zip(found.classes, boxes.tolist(), strict=True)]
         large = [(label, box) for label, box, area in objects if area > 96**2]

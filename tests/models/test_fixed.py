@@ -106,7 +106,7 @@ def test_another_constant_makes_another_partition_of_the_same_id(tmp_path: Path)
     ("changes", "message"),
     [
         ({"constants": []}, "one input"),
-        ({"constants": [{"name": "sizes", "values": [2]}]}, "a constant fills an input"),
+        ({"constants": [{"name": "sizes", "values": [2, 2, 2]}]}, "a constant fills an input"),
         ({"constants": [{"name": "sizes", "values": [2, 2.5]}]}, "a constant fills an input"),
         ({"constants": [{"name": "sizes", "values": [2, 2**40]}]}, "a constant fills an input"),
         (

@@ -29,7 +29,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 def test_torch_computes_what_onnxruntime_does() -> None:
     card = Zoo().get()
     partition = PartitionStore().get(card, card.default_partition.tensors)
-    tail = Tail(partition.tail_path, card.decoding)
+    tail = Tail(partition.tail_path, card.detection)
     x = np.random.default_rng(0).normal(size=partition.crossing[0].shape).astype(np.float32)
     submodel = load_submodel(partition.tail_path, "cpu")
     values = tail.run([x])
@@ -47,7 +47,7 @@ def test_operators_that_are_not_known_are_named(tmp_path: Path) -> None:
     path = tmp_path / "tail.onnx"
     path.write_bytes(parse_model(OTHER).SerializeToString())
     with pytest.raises(CodecError, match="without gradients here: Erf"):
-        Tail(path, Zoo().get().decoding)
+        Tail(path, Zoo().get().detection)
 
 
 @pytest.mark.torch

@@ -55,7 +55,7 @@ def tiny(directory: Path, middle: str = "b = Neg(a)", text: str = TINY, **member
         "partitions": [{"name": "early", "tensors": ["a"], "default": True}],
         **members,
     }
-    card["decoding"] = {**Zoo().get().decoding.to_json(), "scores": "scores", "boxes": "boxes"}
+    card["decoding"] = {**Zoo().get().detection.to_json(), "scores": "scores", "boxes": "boxes"}
     directory.mkdir()
     (directory / "tiny.onnx").write_bytes(data)
     (directory / "card.json").write_text(json.dumps(card), encoding="utf-8")

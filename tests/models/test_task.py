@@ -140,7 +140,7 @@ def test_outputs_of_another_rank_are_refused() -> None:
 
 def test_every_scheme_has_its_members() -> None:
     for name in Zoo().names():
-        decoding = Zoo().get(name).decoding
+        decoding = Zoo().get(name).detection
         scheme = SCHEMES[decoding.scheme]
         assert len(decoding.outputs) == len(scheme.outputs)
         assert (decoding.iou is not None) == scheme.suppression

@@ -289,8 +289,9 @@ async def stub_edge() -> AsyncIterator[StubEdge]:
 
 @pytest.fixture(scope="session")
 def device() -> DevicePart:
-    """The device's share of the default operating point."""
-    return DevicePart(points(Zoo())[0], PartitionStore(), provider="cpu", threads=1, max_payload=unit_payload_limit())
+    """The device's share of an operating point that codes every frame by itself: a test may send any, in any order."""
+    point = points(Zoo(), profile="q4-zstd")[0]
+    return DevicePart(point, PartitionStore(), provider="cpu", threads=1, max_payload=unit_payload_limit())
 
 
 class StubUe:
@@ -356,7 +357,7 @@ class StubUe:
 
 @pytest.fixture
 def connect_stub_ue(device: DevicePart) -> Callable[..., contextlib.AbstractAsyncContextManager[StubUe]]:
-    """A function that connects such a UE, which offers the default operating point or, on the same cut, another."""
+    """A function that connects such a UE, which offers the device's operating point or, on the same cut, another."""
 
     @contextlib.asynccontextmanager
     async def connect(url: str, point: OperatingPoint = device.point) -> AsyncIterator[StubUe]:

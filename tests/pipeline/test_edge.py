@@ -103,7 +103,7 @@ async def test_self_signed_certificates_are_pinned() -> None:
         assert edge.url.startswith("wss://")
         assert edge.fingerprint is not None
         async with ue(edge.url, fingerprint=edge.fingerprint) as session:
-            assert session.point.profile == "q4-zstd"
+            assert session.point.profile == Zoo().get().default_profile
         for settings in ({"fingerprint": 64 * "0"}, {}):
             with pytest.raises(Unreachable, match="not one to trust"):
                 async with ue(edge.url, **settings):

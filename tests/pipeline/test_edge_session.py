@@ -185,7 +185,7 @@ async def test_a_frame_gives_way_to_a_newer_one_until_it_is_begun(
 async def test_frames_that_later_ones_are_predicted_from_are_decoded_all_the_same(
     edge: Edge, connect_stub_ue: Connect, pictures: list[np.ndarray]
 ) -> None:
-    point = points(Zoo(), profile="klt:step=1")[0]
+    point = points(Zoo())[0]  # klt
     part = DevicePart(point, PartitionStore(), provider="cpu", threads=1, max_payload=1000)
     async with connect_stub_ue(edge.url, point) as ue:
         await ue.announce(ue.parameters())

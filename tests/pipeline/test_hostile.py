@@ -228,8 +228,7 @@ async def test_one_hostile_ue_harms_none_of_the_others(
             return statuses
 
     async with asyncio.timeout(3 * WAIT), Edge(EdgeSettings("127.0.0.1:0")) as edge, AsyncExitStack() as stack:
-        profile = "raw" if attack is infinite else None
-        point = next(point for point in points(Zoo()) if profile in (None, point.profile))
+        point = points(Zoo(), profile="raw" if attack is infinite else "q4-zstd")[0]
         ue = await stack.enter_async_context(connect_stub_ue(edge.url, point))
         await ue.announce(ue.parameters())
         ready = asyncio.Barrier(neighbours + 1)

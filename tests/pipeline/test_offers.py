@@ -11,8 +11,8 @@ import pytest
 
 from models import Zoo, bytes_digest, needs_calibration, parse_profile
 from models.zoo import DEFAULT_MODEL
-from pipeline.offers import acceptables, points
-from signaling import choose
+from pipeline.offers import acceptables, offers, output_profile, points
+from signaling import MAX_OFFERS, choose
 from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
 MakeZoo = Callable[..., Zoo]
@@ -76,7 +76,8 @@ def test_the_calibration_of_another_model_is_not_taken(zoo_with: MakeZoo) -> Non
 
 
 def test_a_profile_that_the_card_does_not_recommend_may_be_asked_for(zoo_with: MakeZoo) -> None:
-    zoo = zoo_with(profiles=["q4-zstd"], default_profile="q4-zstd")
+    cuts = [cut.to_json() | {"ladder": []} for cut in Zoo().get().partitions]
+    zoo = zoo_with(partitions=cuts, profiles=["q4-zstd"], default_profile="q4-zstd")
     assert {point.profile for point in points(zoo, model="another", profile="raw-zstd")} == {"raw-zstd"}
 
 
@@ -85,6 +86,13 @@ def test_a_cut_that_only_one_model_has_means_that_model(zoo_with: MakeZoo) -> No
     zoo = zoo_with("a_model_that_sorts_first", partitions=[cut])
     assert {point.card.name for point in points(zoo, partition="bottleneck_7")} == {DEFAULT_MODEL}
     assert {point.card.name for point in points(zoo, partition="only_here")} == {"a_model_that_sorts_first"}
+
+
+def test_a_cut_that_cannot_have_the_default_profile_has_the_nearest_one() -> None:
+    card = Zoo().get()
+    found = [point.profile for point in points(Zoo(), partition="bottleneck_12")]
+    assert card.default_profile not in found  # it has no klt tables
+    assert found == ["q4-zstd", "q4", "q8-zstd", "q8", "raw-zstd", "raw"]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +132,27 @@ def test_a_model_of_which_nothing_can_be_offered_is_told(zoo_with: MakeZoo) -> N
     assert {point.card.name for point in points(zoo)} == {DEFAULT_MODEL}
 
 
+def test_how_tensors_come_back_is_offered_once_for_each_cut(scene: Path) -> None:
+    card = json.loads((scene / "card.json").read_text(encoding="utf-8"))
+    changes = {"profiles": ["raw-zstd", "raw"], "output_profile": "raw-snappy"}
+    (scene / "card.json").write_text(json.dumps(card | changes), encoding="utf-8")
+    found = points(Zoo([scene]), model="scene")
+    lines = offers(found, 30.0)
+    assert [(line.direction, line.profile) for line in lines] == [
+        ("up", "raw-zstd"),
+        ("down", "raw-snappy"),
+        ("up", "raw"),
+    ]
+    agreed = choose(lines, acceptables(found))
+    assert [line.direction for line in agreed] == ["up", "up", "down"]
+    assert output_profile(agreed) == "raw-snappy"
+    assert output_profile(agreed[:1]) == "raw", "where nobody speaks of it"
+    assert not any(found[0].matches(line) for line in lines[1:])
+    assert len(offers(found * 40, 30.0)) == MAX_OFFERS
+    detector = points(Zoo(), model=DEFAULT_MODEL)
+    assert {line.direction for line in offers(detector, 30.0)} == {"up"}
+
+
 def test_a_point_knows_its_own_line_again() -> None:
     found = points(Zoo())
     for point in found:
@@ -138,6 +167,14 @@ def test_a_point_knows_its_own_line_again() -> None:
         assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))
         assert point.matches(replace(offer, model="by-another-name", fps=5))
         assert (offer.head, offer.direction, offer.dynamic) == ("fp32", "up", False)
+
+
+def test_with_another_calibration_only_what_needs_none_is_in_common() -> None:
+    card = Zoo().get()
+    offers = [point.offer(30) for point in points(Zoo(), model=card.name, partition=card.partition().name)]
+    other = [replace(point, profiles={n: d and bytes_digest(b"other") for n, d in point.profiles.items()})
+             for point in acceptables(points(Zoo()))]  # fmt: skip
+    assert [offer.profile for offer in choose(offers, other)] == ["raw-zstd", "raw"]
 
 
 def test_what_is_offered_is_acceptable() -> None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import Detections
 from pipeline.frames import Frame
@@ -28,9 +30,11 @@ def test_the_record_of_an_answered_frame_is_plain_json(make_result: Callable[...
         "status": "ok",
         "dropped_at": None,
         "share_received": 1.0,
+        "share_returned": 1.0,
         "bytes_sent": 9000,
         "timings_ms": {"head": 4.0, "total": 20.0},
         "detections": [{"class": 1, "label": "dog", "score": 0.875, "box": [4.0, 20.0, 30.0, 40.0]}],
+        "tensors": None,
     }
 
 
@@ -43,6 +47,21 @@ def test_nothing_found_is_an_answer_and_no_answer_is_none() -> None:
     assert not skipped.answered
     record = skipped.to_json()
     assert (record["detections"], record["dropped_at"], record["pts"]) == (None, "capture", None)
+
+
+def test_of_tensors_the_record_has_what_they_look_like() -> None:
+    tensors: dict[str, NDArray[Any]] = {
+        "a": np.array([[1, 2, 6]], np.int64),
+        "b": np.array([1.0, np.inf], np.float16),
+        "c": np.array(True),
+    }
+    result = FrameResult(frame=FRAME, status="ok", tensors=tensors)
+    assert result.answered
+    assert json.loads(json.dumps(result.to_json()["tensors"], allow_nan=False)) == [
+        {"name": "a", "type": "int64", "shape": [1, 3], "min": 1, "max": 6, "mean": 3.0},
+        {"name": "b", "type": "float16", "shape": [2], "min": 1.0, "max": None, "mean": None},
+        {"name": "c", "type": "bool", "shape": [], "min": True, "max": True, "mean": 1.0},
+    ]
 
 
 def test_a_class_without_a_name_is_called_by_its_number() -> None:

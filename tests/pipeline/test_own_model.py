@@ -34,6 +34,11 @@ helmets (float[1,3,640,640] images) => (float[1,8400,7] output)
 }"""
 
 
+def examples() -> list[dict[str, Any]]:
+    """The cards on the page: a detector's, and one of a model that detects nothing."""
+    return [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)]
+
+
 @pytest.fixture
 def helmets(tmp_path: Path) -> Path:
     """The folder of the page's example: in a picture with something white it finds a helmet and a vest."""
@@ -43,8 +48,7 @@ def helmets(tmp_path: Path) -> Path:
     model = parse_model(GRAPH)
     model.graph.initializer.append(from_array(predictions, "predictions"))
     data = model.SerializeToString()
-    (example,) = re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    card = json.loads(example) | {"digest": bytes_digest(data), "size": len(data)}
+    card = examples()[0] | {"digest": bytes_digest(data), "size": len(data)}
     (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
     (tmp_path / card["file"]).write_bytes(data)
     return tmp_path
@@ -66,6 +70,31 @@ async def test_it_is_found_in_pictures_without_a_line_of_code(helmets: Path, mak
     np.testing.assert_allclose(result.detections.scores, [0.9, 0.6], rtol=1e-4)
     # 640x480 lies in the input as it is.
     np.testing.assert_allclose(result.detections.xyxy, [[148, 76, 180, 92], [144, 80, 176, 112]], atol=0.05)
+
+
+PEOPLE = """<ir_version: 8, opset_import: ["" : 17]>
+people (float[1,256,256,3] picture) => (float[1,256,256,1] mask)
+{
+  brightness = ReduceMax <axes = [3]> (picture)
+  mask = Sigmoid(brightness)
+}"""
+
+
+@pytest.mark.usefixtures("patient_edges")
+async def test_so_is_a_model_of_another_task(tmp_path: Path, make_feed: Any) -> None:
+    data = parse_model(PEOPLE).SerializeToString()
+    card = examples()[1] | {"digest": bytes_digest(data), "size": len(data)}
+    (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    (tmp_path / card["file"]).write_bytes(data)
+    feed = make_feed()
+    async with Edge(EdgeSettings("127.0.0.1:0", model=("people",), models=(tmp_path,))) as edge:
+        asked = UeSettings(edge.url, model="people", models=(tmp_path,), budget=10.0, timeout=20.0)
+        async with UeSession(asked) as session:
+            feed.give(np.full((480, 640, 3), 255, np.uint8), None)
+            async with asyncio.timeout(20):
+                (result,) = [result async for result in session.run(feed)]
+    assert result.tensors is not None
+    np.testing.assert_allclose(result.tensors["mask"], np.full((1, 256, 256, 1), 1 / (1 + np.exp(-1))), rtol=1e-5)
 
 
 def test_without_a_partition_one_is_found(helmets: Path) -> None:

@@ -306,7 +306,7 @@ async def test_a_session_that_is_over_takes_no_run(edge: Edge, make_feed: Any) -
             "mode": "split",
             "model": MODEL,
             "partition": "bottleneck_7",
-            "profile": "q4-zstd",
+            "profile": Zoo().get().default_profile,
             "provider": session.provider,
         }
     await session.close()
@@ -569,13 +569,16 @@ async def test_the_network_decides_among_several(stub_edge: Any, make_feed: Any,
         assert first + count == elements
 
 
-async def test_an_edge_that_prefers_otherwise_gets_its_way(make_feed: Any, pictures: list[np.ndarray]) -> None:
+async def test_an_edge_that_prefers_otherwise_gets_its_way(
+    make_feed: Any, pictures: list[np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
     feed = make_feed()
     async with (
         Edge(EdgeSettings("127.0.0.1:0", accept=("q8", "raw-zstd"))) as edge,
         ue(edge.url) as session,
     ):
-        assert session.point.profile == "q8"  # while the UE would rather have had q4-zstd
+        assert session.point.profile == "q8"
+        assert f"the edge chose q8, not {Zoo().get().default_profile}" in caplog.text
         run = session.run(feed)
         feed.give(pictures[0])
         assert (await take(run))[0].status == "ok"

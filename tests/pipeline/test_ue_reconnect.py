@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models import Zoo
 from pipeline.edge import Edge
 from pipeline.frames import Frame
 from pipeline.outcome import FrameResult
@@ -148,7 +149,7 @@ async def test_another_operating_point_after_it(
         async with ue(first.url) as session:
             run = session.run(feed, every=True)
             await until_answered(run, feed, pictures[0])
-            assert session.point.profile == "q4-zstd"
+            assert session.point.profile == Zoo().get().default_profile
             await first.close()
             await edges.enter_async_context(edge_at(unused_tcp_port, accept=("q8",)))
             await until_answered(run, feed, pictures[0])

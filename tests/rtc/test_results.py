@@ -15,6 +15,8 @@ from rtc.results import (
     MAX_DURATION_US,
     MAX_RESULT,
     OUTPUT_DETECTIONS,
+    OUTPUT_NONE,
+    OUTPUT_TENSORS,
     RESULT_HEADER_SIZE,
     Result,
     Status,
@@ -91,7 +93,7 @@ def results(draw: st.DrawFn) -> Result:
         history=draw(st.integers(0, (1 << min(frame_id - 1, 32)) - 1)),
         concealed=draw(st.integers(0, 65_535)) / 65_535,
         output_kind=kind,
-        output=draw(st.binary(max_size=64)) if kind else b"",
+        output=draw(st.binary(max_size=64)) if kind not in (OUTPUT_NONE, OUTPUT_TENSORS) else b"",
         decoded=not status.has_output and draw(st.booleans()),
     )
 
@@ -190,6 +192,7 @@ def test_a_result_cannot_be_changed() -> None:
         ({"output_kind": -1}, "output kind -1"),
         ({"output_kind": 256}, "output kind 256"),
         ({"output": b"x"}, "1 bytes of output of no kind"),
+        ({"output": b"x", "output_kind": 2}, "1 bytes of output of a kind that comes in units"),
         ({"status": Status.LATE, "output_kind": 1}, "status late with an output"),
         ({"tail_us": -1}, "durations (0, 0, -1, 0)"),
         ({"output_kind": 1, "output": bytes(MAX_RESULT)}, "a result of 65576 bytes"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rtc.peer import Peer
 from rtc.reassembly import Reassembler, ReceivedFrame
+from rtc.results import Result, Status, is_result, pack_result
 from rtc.sender import Dropped, DropReason, LinkLoad, OutgoingFrame, SliceScheduler, UnitSender
 from rtc.units import parse_unit, units_of_frame
 
@@ -242,6 +243,30 @@ async def test_control_message_does_not_wait_behind_a_frame(pair: tuple[Peer, Pe
     ue.send_control("now")
     assert await asyncio.wait_for(units_before.get(), SECONDS) <= 2
     assert (await receiver.frame()).complete
+
+
+async def test_tensors_that_come_back_hold_up_neither_control_nor_results(pair: tuple[Peer, Peer]) -> None:
+    ue, edge = pair
+    arrived: list[bytes] = []
+    places: asyncio.Queue[int] = asyncio.Queue()
+    ended = asyncio.Event()
+
+    def on_result(data: bytes) -> None:
+        if is_result(data):
+            places.put_nowait(len(arrived))
+            return
+        arrived.append(data)
+        if parse_unit(data).last:
+            ended.set()
+
+    ue.on_result = on_result
+    ue.on_control = lambda _: places.put_nowait(len(arrived))
+    edge.output_sender.offer(real_frame(1, 200))
+    edge.send_control("now")
+    assert edge.send_result(pack_result(Result(status=Status.LATE, frame_id=1, capture_us=0, slices=1, received=b"\0")))
+    assert max([await asyncio.wait_for(places.get(), SECONDS) for _ in range(2)]) <= 3
+    await asyncio.wait_for(ended.wait(), SECONDS)
+    assert edge.output_sender.counters.frames_sent == 1
 
 
 async def test_newest_frame_wins_while_the_channel_is_busy(pair: tuple[Peer, Peer]) -> None:

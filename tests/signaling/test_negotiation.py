@@ -35,6 +35,18 @@ def test_without_a_preference_the_order_is_the_ues() -> None:
     assert choose([unknown, RAW, Q4], [EDGE]) == [RAW, Q4]
 
 
+def test_what_comes_back_is_agreed_on_beside_the_active_split_and_never_in_its_place() -> None:
+    back = replace(RAW, direction="down")
+    edges = [EDGE, replace(EDGE, profiles={"raw": None}, direction="down")]
+    answer = choose([back, Q4, RAW], edges, lambda offer: 0 if offer == back else 1)
+    assert answer == [Q4, RAW, back]
+    assert check_answer([back, Q4, RAW], answer) == answer
+    with pytest.raises(NoCommonOperatingPoint):
+        choose([back], edges)
+    with pytest.raises(ProtocolError, match="the answer begins with a split of direction down"):
+        check_answer([back, Q4], [back, Q4])
+
+
 def test_a_model_is_known_by_its_digest() -> None:
     renamed = replace(Q4, model="another-name")
     assert choose([renamed], [EDGE]) == [renamed]
@@ -56,6 +68,7 @@ def test_a_model_is_known_by_its_digest() -> None:
 def test_what_is_not_served_is_refused_with_what_is(offer: SplitOffer, aspect: str) -> None:
     with pytest.raises(NoCommonOperatingPoint, match=f"the {aspect} of the preferred offer") as raised:
         choose([offer], [EDGE])
+    assert ("both sides need the same calibration file" in str(raised.value)) == (aspect == "calibration")
     problem = raised.value.problem
     assert problem["type"] == NO_COMMON_OPERATING_POINT
     acceptable = [SplitOffer.parse(line) for line in problem["acceptable"]]

@@ -193,7 +193,7 @@ async def test_a_page_gets_the_detections_that_our_ue_gets(
         # By their ids: after a loss a result comes twice.
         of_picture = (result for result in seen if (result.frame_id - 1) % PICTURES == first)
         whole = next(result for result in of_picture if result.status is Status.OK)
-        threshold = point.card.decoding.display_score
+        threshold = point.card.detection.display_score
         found = device.place(parse_detections(whole.output).at_least(threshold), Frame(pictures[first], 0, 0.0))
         wanted = next(result for result in expected[first::PICTURES] if result.status == "ok").detections
         assert len(found) > 0

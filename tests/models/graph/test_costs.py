@@ -9,6 +9,7 @@ from onnx.parser import parse_model
 from benchmarks.architectures import densenet, resnet
 from models import Zoo
 from models.graph.costs import costs_of
+from models.graph.memory import frontier_memory, head_memory
 from models.graph.model import Model
 from splitrtc_errors import BadArgument
 
@@ -80,6 +81,27 @@ def test_bodies_count_with_their_node() -> None:
         { m = MatMul (x, a) q = Mul (m, m) }>
     }"""
     assert costs_of(model(text)).macs == (24,)
+
+
+def test_weights_in_bodies_count_with_their_node() -> None:
+    text = """g (bool c, float[1,4] x) => (float[1,4] z) {
+      y = Neg (x)
+      z = If (c) <then_branch = t () => (float[1,4] p) <float[4] w = {1, 2, 3, 4}> {
+          d = Constant <value = float[4] {1, 1, 1, 1}> ()
+          s = Mul (y, w)
+          p = Add (s, d) },
+        else_branch = e () => (float[1,4] q) {
+          inner = If (c) <then_branch = t2 () => (float[1,4] r) <float[4] v = {1, 2, 3, 4}, int64[1] n = {0}> {
+            r = Mul (y, v) }, else_branch = e2 () => (float[1,4] u) { u = Abs (y) }>
+          q = Neg (inner) }>
+    }"""
+    costs = costs_of(model(text))
+    assert costs.parameters == 12
+    weights = 3 * 4 * 4 + 8
+    heads, tails = frontier_memory(costs.path, costs.sizes)
+    assert [part.weights for part in heads] == [0, 0, weights]
+    assert [part.weights for part in tails] == [weights, weights, 0]
+    assert head_memory(costs.path, {0, 1}, costs.sizes).weights == weights
 
 
 def test_what_cannot_be_sent() -> None:

@@ -104,7 +104,7 @@ def test_accuracy_of_the_whole_and_of_its_parts(splitrtc: Call, labelled: Path, 
     assert done.exit_code == 0, done.err
     report = done.json
     assert report["images"] == 5
-    assert [row["profile"] for row in report["splits"]] == ["raw", "q4-zstd"]
+    assert [row["profile"] for row in report["splits"]] == ["raw", Zoo().get().default_profile]
     assert report["splits"][0]["map"] == pytest.approx(report["whole"]["map"], abs=1e-4)
     low, high = report["whole"]["ci"]
     assert low <= high <= 100

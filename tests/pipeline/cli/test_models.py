@@ -32,7 +32,13 @@ def test_the_table_says_what_is_known_of_a_model(splitrtc: Call) -> None:
     assert (done.exit_code, done.err) == (0, "")
     text = " ".join(done.out.split())
     card = Zoo().get()
-    for known in (card.name, card.title, "bottleneck_7 (default): Conv__979:0", "q4-zstd (default)", "Apache-2.0"):
+    for known in (
+        card.name,
+        card.title,
+        "bottleneck_7 (default): Conv__979:0",
+        f"{card.default_profile} (default)",
+        "Apache-2.0",
+    ):
         assert known in text
     # Long values are folded, not cut off.
     assert all(card.partition_id(cut) in done.out.replace("\n          ", "") for cut in card.partitions)

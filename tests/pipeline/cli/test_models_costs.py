@@ -50,6 +50,17 @@ def test_show_says_what_a_model_is(splitrtc: Call, net: str) -> None:
     assert value["split_points"] == []
 
 
+def test_show_of_the_bundled_model_has_its_ladder(splitrtc: Call) -> None:
+    card = Zoo().get()
+    done = splitrtc("models", "show", card.name)
+    assert done.exit_code == 0, done.err
+    (cut,) = (cut for cut in card.partitions if cut.ladder)
+    assert f"ladder of {cut.name}" in done.out
+    for rung in cut.ladder:
+        assert rung.profile in done.out
+        assert all(f"{one.bytes:.0f}" in done.out for one in rung.measured)
+
+
 def test_show_of_the_bundled_model_is_the_tr_s_model_information(splitrtc: Call) -> None:
     value = splitrtc("models", "show", Zoo().get().name, "--json").out
     import json
@@ -57,6 +68,10 @@ def test_show_of_the_bundled_model_is_the_tr_s_model_information(splitrtc: Call)
     fields = json.loads(value)
     fields.pop("operators")
     fields.pop("unknown_macs")
+    card = Zoo().get()
+    assert fields.pop("ladders") == {
+        cut.name: [rung.to_json() for rung in cut.ladder] for cut in card.partitions if cut.ladder
+    }
     information = read_information(json.dumps(fields).encode())
     assert information.to_json() == fields
     assert fields["identifier"] == Zoo().get().digest

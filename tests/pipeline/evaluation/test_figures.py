@@ -7,7 +7,7 @@ import pytest
 
 from models import Detections
 from pipeline.evaluation.contender import Outcome
-from pipeline.evaluation.figures import agreement, bd_rates, cheapest, drop, rate_figures
+from pipeline.evaluation.figures import agreement, bd_rates, cheapest, drop, given_up, rate_figures
 
 
 def seen(count: int, score: float = 0.9) -> Detections:
@@ -47,6 +47,15 @@ def test_agreement_by_hand() -> None:
     assert high == 1
     value, ends = agreement([seen(2, 0.29)] * 3, [seen(0)] * 3, [3], seed=0)
     assert (value, ends) == (1, (1, 1))
+
+
+def test_what_loss_costs_by_hand() -> None:
+    # Two runs that miss one of four in half of the frames each: 3 + 4 of 8, over both halves alike.
+    whole, worse = [seen(4)] * 80, [seen(3), seen(4)] * 40
+    lost, ends = given_up(whole, [worse, worse[::-1]], whole, [40, 40])
+    assert lost == pytest.approx(1 - 2 * 280 / (280 + 320), abs=1e-4)
+    assert ends == (lost, lost)  # every block has lost the same
+    assert given_up(whole, [whole], whole, [40, 40]) == (0, (0, 0))
 
 
 def rows(**points: list[tuple[float, float]]) -> list[dict[str, Any]]:

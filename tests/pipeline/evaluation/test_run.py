@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.run import Evaluation, evaluate_accuracy, evaluate_rate
-from splitrtc_errors import CodecError, UnknownModel
+from splitrtc_errors import BadArgument, CodecError, UnknownModel
 
 
 def untracked(total: int) -> Callable[[], None]:
@@ -45,9 +45,15 @@ def test_the_ladder_is_the_card_s_without_what_has_no_calibration(tiny_model: Pa
         evaluation(tiny_model, white, profiles=["q4"]).splits()
 
 
+def test_a_model_that_detects_nothing_cannot_be_compared(scene: Path, white: Path) -> None:
+    asked = Evaluation(data=white, model="scene", models=[scene], annotations=white / "labels.json")
+    with pytest.raises(BadArgument, match="model scene gives tensors and detects nothing"):
+        evaluate_accuracy(asked, say=lambda _: None, track=untracked)
+
+
 def test_settings_reach_the_contenders(tiny_model: Path, white: Path) -> None:
-    splits = evaluation(tiny_model, white, rtt_frames=5, slice_loss=0.25, seed=7).splits()
-    assert {(split.rtt_frames, split.loss, split.seed) for split in splits} == {(5, 0.25, 7)}
+    splits = evaluation(tiny_model, white, rtt_frames=5, slice_loss=0.25, slice_burst=2.0, seed=7).splits()
+    assert {(split.rtt_frames, split.loss, split.burst, split.seed) for split in splits} == {(5, 0.25, 2.0, 7)}
 
 
 def test_a_run_says_what_it_takes_and_how_much_there_is_to_do(tiny_model: Path, white: Path) -> None:

@@ -75,6 +75,19 @@ def test_loss_is_drawn_from_the_seed_and_seen_by_the_decoder(segment: Segment, v
     assert [outcome.size for outcome in whole] == [outcome.size for outcome in lossy]
 
 
+@pytest.mark.parametrize(("loss", "burst"), [(0.05, 1.0), (0.05, 3.0), (0.5, 4.0), (0.5, 1.5)])
+def test_slices_get_lost_at_the_rate_and_in_runs_of_the_length_that_is_asked_for(loss: float, burst: float) -> None:
+    channel = split("q8", loss=loss, burst=burst)
+    enter, stay = channel._chance(False), channel._chance(True)
+    assert enter / (enter + 1 - stay) == pytest.approx(loss)
+    # Chance alone makes runs of 1 / (1 - loss): shorter ones are not to be had.
+    assert 1 / (1 - stay) == pytest.approx(max(burst, 1 / (1 - loss)))
+
+
+def test_a_channel_that_loses_everything_does(segment: Segment, vision: Vision) -> None:
+    assert all(outcome.decode == 0 for outcome in run(split("q8", loss=1.0, burst=5.0), segment, vision))
+
+
 def test_what_was_lost_whole_leaves_the_detections_of_before(segment: Segment, vision: Vision) -> None:
     outcomes = run(split("q8", loss=1.0), segment, vision)
     assert all(len(outcome.found) == outcome.edge == outcome.decode == 0 for outcome in outcomes)
