@@ -74,17 +74,17 @@ class PartitionCard:
     """A partition that the model's card recommends: a short name for its crossing tensors.
 
     ``calibration`` is the name of the calibration file beside the card, None when there is none; ``default`` marks
-    the one partition that is used when none is asked for. ``ladder`` holds what profiles were measured to cost there.
-    ``variants`` are smaller forms of the head that may be delivered besides that in fp32 (`models.variants`), because
-    they are accurate enough.
+    the one partition that is used when none is asked for. ``variants`` are smaller forms of the head that may be
+    delivered besides that in fp32 (`models.variants`), because they are accurate enough. ``ladder`` holds what
+    profiles were measured to cost there.
     """
 
     name: str
     tensors: tuple[str, ...]
     calibration: str | None
     default: bool
-    ladder: tuple[Rung, ...] = ()
     variants: tuple[str, ...] = ()
+    ladder: tuple[Rung, ...] = ()
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Self:
@@ -95,8 +95,8 @@ class PartitionCard:
             tensors=members.take_texts("tensors"),
             calibration=members.take_name("calibration") if members.has("calibration") else None,
             default=members.take("default", bool),
-            ladder=read_ladder(members.take("ladder", list), f"{where}: ladder") if members.has("ladder") else (),
             variants=members.take_texts("variants") if members.has("variants") else (),
+            ladder=read_ladder(members.take("ladder", list), f"{where}: ladder") if members.has("ladder") else (),
         )
         members.done()
         if len(set(partition.variants)) != len(partition.variants) or not set(partition.variants) <= set(SMALLER):
@@ -108,10 +108,10 @@ class PartitionCard:
         value: dict[str, Any] = {"name": self.name, "tensors": list(self.tensors), "default": self.default}
         if self.calibration is not None:
             value["calibration"] = self.calibration
-        if self.ladder:
-            value["ladder"] = [rung.to_json() for rung in self.ladder]
         if self.variants:
             value["variants"] = list(self.variants)
+        if self.ladder:
+            value["ladder"] = [rung.to_json() for rung in self.ladder]
         return value
 
 

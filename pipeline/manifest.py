@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ __all__ = ["make_manifest"]
 
 _MAP = re.compile(r"\bmAP (\d{1,2}(?:\.\d+)?)\b")
 _BITS = re.compile(r"q(\d+)\b")
+MATERIAL = ("moving", "static", "intra")
+"""Of what a ladder was measured on, what counts for a camera: the first that there is, and of one the dearest."""
 PACKED = 0.9
 """Of the quantised bits, about what zstd leaves (docs/evaluation.md): until a profile is measured."""
 
@@ -124,15 +127,25 @@ def _partition(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Apprai
 
 
 def _profile(point: OperatingPoint, shelf: Shelf) -> ProfileEntry:
-    """A profile with its calibration, and about the bytes that it takes, where it has so many bits for each value."""
+    """A profile with its calibration, and what it costs by the card's ladder; else about the bytes, from its bits."""
     file = shelf.calibration(point)
+    entry = ProfileEntry(point.profile, _file(file) if file else None)
+    rung = next((rung for rung in point.cut.ladder if rung.profile == point.profile), None)
+    measured = {one.content: one for one in rung.measured} if rung is not None else {}
+    if one := next((measured[content] for content in MATERIAL if content in measured), None):
+        entry = replace(entry, bytes=one.bytes, encode_ms=one.encode_ms, decode_ms=one.decode_ms, f1=one.f1)
+        labelled = next((one.map_drop for one in measured.values() if one.map_drop is not None), None)
+        whole = _accuracy(point.card)
+        if labelled is not None and whole is not None:
+            entry = replace(entry, accuracy=min(100.0, max(0.0, whole - labelled)))
+        return entry
     specs = shelf.crossing(point.partition)
-    size: float | None = None
     if bits := _BITS.match(point.profile):
-        size = sum(spec.elements for spec in specs) * int(bits[1]) / 8 * (PACKED if "zstd" in point.profile else 1)
-    elif point.profile.startswith("raw"):
-        size = float(sum(spec.nbytes for spec in specs))
-    return ProfileEntry(point.profile, _file(file) if file else None, bytes=size)
+        share = PACKED if "zstd" in point.profile else 1.0
+        return replace(entry, bytes=sum(spec.elements for spec in specs) * int(bits[1]) / 8 * share)
+    if point.profile.startswith("raw"):
+        return replace(entry, bytes=float(sum(spec.nbytes for spec in specs)))
+    return entry
 
 
 def _file(served: ServedFile) -> File:

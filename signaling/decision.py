@@ -36,8 +36,13 @@ PRIVACY = ("any", "no-pictures")
 
 OVERHEAD = 1.09
 """Bytes on the wire for one of a profile's: the headers of unit, SCTP, DTLS, UDP and IP, for each 1 160 bytes."""
+UNIT_BYTES = 1_130
+UNIT_MS = 0.25
+"""That the transport computes for each unit of so many bytes at either end: the limit of a link above 36 Mbit/s."""
+HANDOVER_MS = 1.5
+"""Between threads and processes, at both ends of the link."""
 DEVICE_MS = 1.5
-"""Of the device besides its head and its codec: the picture made a tensor, hand-overs between threads."""
+"""Of the device besides its head and its codec: the picture made a tensor, boxes moved to the picture."""
 CODING_MS = 1.0
 """Of a codec whose time was not measured, on the machine that measured the others."""
 KEEPS_UP = 0.9
@@ -220,7 +225,7 @@ def predict(candidate: Candidate, device: Device, edge: Edge, link: Link | None)
         device=DEVICE_MS,
         head=head,
         encode=encode * (slower or 1.0),
-        link=_sending_ms(candidate.bytes, link) + link.rtt,
+        link=_sending_ms(candidate.bytes, link) + link.rtt + HANDOVER_MS,
         queue=edge.load.queue_ms or 0.0,
         decode=CODING_MS if candidate.decode_ms is None else candidate.decode_ms,
         tail=candidate.tail_ms,
@@ -228,7 +233,7 @@ def predict(candidate: Candidate, device: Device, edge: Edge, link: Link | None)
 
 
 def _sending_ms(size: float, link: Link) -> float:
-    return 8e3 * OVERHEAD * size / link.rate
+    return max(8e3 * OVERHEAD * size / link.rate, UNIT_MS * size / UNIT_BYTES)
 
 
 def _explain(candidate: Candidate, device: Device, edge: Edge, link: Link | None, wish: Wish) -> Explained:
@@ -238,7 +243,7 @@ def _explain(candidate: Candidate, device: Device, edge: Edge, link: Link | None
     if latency is not None:
         work = latency.device + latency.head + latency.encode
         # The device computes a frame while another one is sent: the slowest stage sets the pace.
-        sending = latency.link - link.rtt if link is not None and candidate.mode != "local" else 0.0
+        sending = _sending_ms(sent, link) if link is not None and candidate.mode != "local" else 0.0
         fps = min(wish.fps, 1e3 / max(work, sending, latency.decode + latency.tail))
     return Explained(
         candidate=candidate,

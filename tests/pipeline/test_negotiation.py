@@ -18,7 +18,7 @@ from pipeline.offers import OperatingPoint, points
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
 from signaling import InformationRequest, Need, Selection, SignalingClient, new_resume_id
-from signaling.decision import Link
+from signaling.decision import HANDOVER_MS, OVERHEAD, Link
 from splitrtc_errors import BadArgument, EdgeFull, NoCommonOperatingPoint, ProtocolError
 from tests.signaling.manifests import DIGEST, EARLY, LATE, MANIFEST
 
@@ -188,10 +188,12 @@ async def test_the_manifest_says_what_things_cost(edge: Edge) -> None:
     for cut in (first, second):
         assert cut.tail_ms is not None
         assert cut.variants[0].head_ms is not None
-        assert {entry.profile: entry.bytes for entry in cut.profiles}["raw"] == sum(
-            spec.nbytes for spec in edge._shelf.crossing(cut.id)
-        )
-    assert first.profiles[0].bytes == 0.9 * 64 * 19 * 19 / 2
+    ladder = {entry.profile: entry for entry in first.profiles}["klt:step=0.95"]
+    assert (ladder.bytes, ladder.encode_ms, ladder.decode_ms, ladder.f1) == (3153.7, 5.609, 2.075, 0.9201)
+    assert ladder.accuracy == pytest.approx(30.5, abs=0.1)
+    unmeasured = {entry.profile: entry.bytes for entry in second.profiles}
+    assert unmeasured["raw"] == 4 * 96 * 19 * 19
+    assert unmeasured["q4-zstd"] == 0.9 * 96 * 19 * 19 / 2
 
 
 async def test_one_operating_point_is_predicted(edge: Edge) -> None:
@@ -202,8 +204,8 @@ async def test_one_operating_point_is_predicted(edge: Edge) -> None:
     assert latency is not None
     assert latency.head == pytest.approx(2 * (cut.variants[0].head_ms or 0))
     assert latency.tail == cut.tail_ms
-    assert latency.link == pytest.approx(30 + 8 * 1.09 * 96 * 19 * 19 / 10e3)
-    assert predicted(manifest, point("bottleneck_7", "klt:step=1.7"), device, Link(10e6, 30.0)) is None
+    assert latency.link == pytest.approx(30 + HANDOVER_MS + 8 * OVERHEAD * 96 * 19 * 19 / 10e3)
+    assert predicted(manifest, point("bottleneck_7", "klt:step=1.77"), device, Link(10e6, 30.0)) is None
 
 
 # The answers, as pure functions of a manifest.

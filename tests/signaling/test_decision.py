@@ -12,11 +12,14 @@ from models.information import EndpointCapabilities
 from signaling.candidates import Candidate, candidates_of
 from signaling.decision import (
     DEVICE_MS,
+    HANDOVER_MS,
     KEEPS_UP,
     MODES,
     OPTIMISE,
     OVERHEAD,
     PRIVACY,
+    UNIT_BYTES,
+    UNIT_MS,
     Decision,
     Device,
     Edge,
@@ -71,13 +74,19 @@ def test_a_latency_is_predicted_part_by_part() -> None:
         "device": DEVICE_MS,
         "head": 40.0,  # 10 ms on a thread that is four times faster
         "encode": 2.0,
-        "link": round(20 + 14_000 * 8 * OVERHEAD / 20e6 * 1e3, 3),
+        "link": round(20 + 14_000 * 8 * OVERHEAD / 20e6 * 1e3 + HANDOVER_MS, 3),
         "queue": 0.5,
         "decode": 0.4,
         "tail": 8.0,
         "total": round(latency.total, 3),
     }
-    assert latency.total == pytest.approx(DEVICE_MS + 40 + 2 + 20 + 6.104 + 0.5 + 0.4 + 8)
+    assert latency.total == pytest.approx(DEVICE_MS + 40 + 2 + 20 + 6.104 + HANDOVER_MS + 0.5 + 0.4 + 8)
+
+
+def test_on_a_fast_link_the_transports_own_work_counts() -> None:
+    latency = predict(CANDIDATES[1], device(), EDGE, Link(1e9, 1.0))
+    assert latency is not None
+    assert latency.link == pytest.approx(1 + HANDOVER_MS + UNIT_MS * 184_832 / UNIT_BYTES)
 
 
 def test_without_a_measured_head_its_operations_tell() -> None:
