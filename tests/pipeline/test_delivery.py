@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx.parser import parse_model
 
 from models import PartitionStore, Zoo
 from models.cache import CACHE_VARIABLE, SIZE_VARIABLE
-from models.identity import bytes_digest
+from models.calibration import TensorCalibration, calibration_bytes
+from models.identity import bytes_digest, partition_id
 from models.variants import with_weights_as
 from pipeline import delivery
 from pipeline.appraisal import Appraisal
@@ -27,7 +29,7 @@ from pipeline.settings import UeSettings
 from pipeline.shelf import Shelf
 from signaling import SignalingServer
 from signaling.files import ServedFile
-from signaling.manifest import File, Load, Manifest, ModelEntry, PartitionEntry, manifest_bytes
+from signaling.manifest import File, Load, Manifest, ModelEntry, PartitionEntry, ProfileEntry, manifest_bytes
 from splitrtc_errors import (
     BadArgument,
     ConnectionLost,
@@ -255,6 +257,28 @@ async def test_a_poisoned_cache_is_mended(url: str, files: Files, tmp_path: Path
 async def test_a_cache_that_cannot_be_written_is_one_clear_error(url: str, tmp_path: Path) -> None:
     (tmp_path / "device").write_bytes(b"a file where the folder should be")
     await refused(url, UserError, "cannot keep .*SPLITRTC_CACHE")
+
+
+def calibrated(files: Files, tensor: str) -> File:
+    """A calibration of the cut at this tensor, as the manifest's for q4-zstd of the first cut."""
+    low, high, mean = (np.full(3, value, np.float32) for value in (0, 1, 0.5))
+    model = files.manifest.models[0].information.identifier
+    part = TensorCalibration(tensor, 1, low, high, mean)
+    data = calibration_bytes(model, partition_id(model, [tensor]), [part], "nothing")
+    file = files.add(data, "early.calibration.json")
+    entries = (ProfileEntry("q4-zstd", file), ProfileEntry("q8", None), ProfileEntry("raw"))
+    files.change_cut(lambda cut: replace(cut, profiles=entries))
+    return file
+
+
+async def test_a_calibration_comes_along(url: str, files: Files) -> None:
+    file = calibrated(files, "early")
+    found, _ = await fetched(url)
+    assert [point.profile for point in found] == ["q4-zstd", "raw"], "what lacks its calibration is left out"
+    assert [point.calibration and point.calibration.digest for point in found] == [file.digest, None]
+    assert sorted(files.asked) == ["early.calibration.json", "tiny.card.json", "tiny.fp32.onnx"]
+    calibrated(files, "late")
+    await refused(url, ProtocolError, "the edge's calibration for q4-zstd is that of another cut")
 
 
 def flagged(model: ModelEntry, carries_input: bool) -> ModelEntry:
