@@ -23,6 +23,7 @@ NAMES = (
     "link",
     "transport",
     "task_layer",
+    "codec",
     "split_engine",
 )
 

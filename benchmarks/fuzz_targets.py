@@ -373,7 +373,7 @@ def _klt_tables(channels: int) -> KltTables:
     """Tables that rotate nothing, for a value of one to be some steps wide."""
     import numpy as np
 
-    from models.codecs.klt_tables import BLOCK, GAINS, SCALES, KltTables, KltTransform
+    from models.codecs.klt_tables import BLOCK, GAINS, OFFSETS, SCALES, KltTables, KltTransform
     from models.klt_fit import shares_of, start_weights
 
     def transform(edge: int) -> KltTransform:
@@ -383,7 +383,10 @@ def _klt_tables(channels: int) -> KltTables:
         return KltTransform(edge, basis, np.full(shape, 2**8, np.uint16), 10, levels, start_weights())
 
     kinds = (shares_of(np.ones(len(SCALES))), shares_of(np.ones(1 + (1 + len(GAINS)) * len(SCALES))))
-    return KltTables(9, np.zeros(channels, np.int16), (transform(BLOCK), transform(1)), kinds)
+    offsets = shares_of(np.ones(len(OFFSETS)))
+    salience = np.full(channels, 2.0**-12, np.float32)
+    transforms = (transform(BLOCK), transform(1))
+    return KltTables(9, np.zeros(channels, np.int16), transforms, kinds, (offsets, offsets), salience)
 
 
 def _klt_targets(

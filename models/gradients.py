@@ -23,7 +23,7 @@ DRAWS = 4
 """Random weightings of the outputs for each sample: backward passes."""
 
 BOXES = 4.0
-"""What boxes, whose sides are shares of the picture's, count beside scores."""
+"""What boxes of scheme "ssd", whose sides are shares of the picture's, count beside scores."""
 
 Operator = Callable[[Mapping[str, Any], Sequence[Any]], Any]
 
@@ -85,8 +85,9 @@ class Tail:
     def gradients(self, inputs: Sequence[NDArray[Any]]) -> Iterator[list[NDArray[np.float32]]]:
         """Yield `DRAWS` times the gradient of a randomly weighted sum of the outputs by each of the inputs.
 
-        Their second moments are those of the change in the outputs that a small error makes. With scheme "ssd" boxes
-        count as far as something is in them; with others all outputs count alike, each in units of its own size.
+        Their second moments are those of the change in the outputs that a small error makes. With schemes "ssd" and
+        "yolox" boxes count as far as something is in them; with others all outputs count alike, each in units of its
+        own size.
         """
         torch = self._torch
         leaves = [torch.from_numpy(np.array(value)).requires_grad_(True) for value in inputs]
@@ -95,6 +96,12 @@ class Tail:
         if self._decoding.scheme == "ssd":
             scores, boxes = outputs
             outputs = [scores, BOXES * scores.detach().amax(-1)[..., None, None] * boxes]
+        elif self._decoding.scheme == "yolox":
+            centres, sizes, shares = outputs[0].split((2, 2, outputs[0].shape[-1] - 4), -1)
+            scores = shares[..., :1] * shares[..., 1:]
+            # By how much of its own size a box moves and grows.
+            boxes = torch.cat((centres * torch.exp(-sizes.detach()), sizes), -1)
+            outputs = [scores, scores.detach().amax(-1, keepdim=True) * boxes]
         else:
             outputs = [output / output.detach().square().mean().sqrt().clamp(min=1e-9) for output in outputs]
         for draw in range(DRAWS):
@@ -133,6 +140,24 @@ def _operators(torch: Any) -> dict[str, Operator]:
         bias = x[2] if len(x) > 2 else None
         return functional.conv2d(padded, x[1], bias, strides, 0, dilations, a.get("group", 1))
 
+    def max_pool(a: Mapping[str, Any], x: Sequence[Any]) -> Any:
+        pads = a.get("pads", [0, 0, 0, 0])
+        padded = functional.pad(x[0], (pads[1], pads[3], pads[0], pads[2]), value=-torch.inf)
+        kernel, rounded = a["kernel_shape"], bool(a.get("ceil_mode", 0))
+        return functional.max_pool2d(
+            padded, kernel, a.get("strides", [1, 1]), 0, a.get("dilations", [1, 1]), ceil_mode=rounded
+        )
+
+    def resize(a: Mapping[str, Any], x: Sequence[Any]) -> Any:
+        how = a.get("mode", b"nearest"), a.get("coordinate_transformation_mode"), a.get("nearest_mode")
+        if how != (b"nearest", b"asymmetric", b"floor") or len(x) < 3 or not x[2].numel():
+            raise CodecError("Resize has gradients here with nearest, asymmetric, floor and given scales alone")
+        result = x[0]
+        for axis, scale in enumerate(x[2].tolist()):
+            size = result.shape[axis]
+            result = result.index_select(axis, (torch.arange(int(size * scale)) / scale).long())
+        return result
+
     def reshape(_: Mapping[str, Any], x: Sequence[Any]) -> Any:
         return x[0].reshape([x[0].shape[i] if size == 0 else size for i, size in enumerate(x[1].tolist())])
 
@@ -167,9 +192,11 @@ def _operators(torch: Any) -> dict[str, Operator]:
         "Div": lambda _, x: x[0] / x[1],
         "Exp": lambda _, x: torch.exp(x[0]),
         "Identity": lambda _, x: x[0],
+        "MaxPool": max_pool,
         "Mul": lambda _, x: x[0] * x[1],
         "Relu": lambda _, x: torch.relu(x[0]),
         "Reshape": reshape,
+        "Resize": resize,
         "Sigmoid": lambda _, x: torch.sigmoid(x[0]),
         "Slice": slice_,
         "Softmax": lambda a, x: torch.softmax(x[0], a.get("axis", -1)),

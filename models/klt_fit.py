@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from models.calibration import TensorCalibration
 from models.codecs.klt_choice import Chooser, Chosen
-from models.codecs.klt_plane import STATE_MAX, Plane, step_of
-from models.codecs.klt_slices import classes_of, mode_of
+from models.codecs.klt_plane import STATE_MAX, Plane
+from models.codecs.klt_slices import STEP_SIZES, classes_of, codes_of, mode_of
 from models.codecs.klt_tables import (
     BLOCK,
     CLASSES,
@@ -21,6 +21,7 @@ from models.codecs.klt_tables import (
     MAX_MULTIPLIER,
     MAX_SHIFT,
     MAX_UNIT_BITS,
+    OFFSETS,
     SCALES,
     TOTAL,
     KltTables,
@@ -36,6 +37,10 @@ _CODES = (36, 40, 44, 48)
 """Steps whose symbols are counted: 1.25 to 2, about where a model keeps its accuracy."""
 _ROUNDS = 3
 """How often symbols are counted with the tables of the round before."""
+_RIDGE = 0.3
+"""How far the regression of salience is drawn to zero: a multiple of the power of each channel."""
+_TRUST = 0.75
+"""What of it is used: other pictures are less like the samples than those are like each other."""
 _FLOOR = 0.02
 """Sensitivity that every direction has at least, over the mean of all: a tail is never blind, gradients are samples."""
 
@@ -77,7 +82,8 @@ def fit(
     for edge in (BLOCK, 1):
         transforms.append(_rotations(plane, edge, values, slopes))
         progress()
-    tables = _with(unit, means, (transforms[0], transforms[1]))
+    salience = _salience(plane, transforms[0], values, slopes)
+    tables = _with(unit, means, (transforms[0], transforms[1]), salience)
     pairs = [(plane.elements(earlier), plane.elements(later)) for earlier, later in samples.pairs]
     for _ in range(_ROUNDS):
         tables = _count(Plane(spec, ranges.axis, tables), values, pairs)
@@ -96,9 +102,43 @@ def _blank(edge: int, channels: int) -> KltTransform:
     return KltTransform(edge, identity, ones, 2, np.zeros((2, frequencies, channels), np.int8), start_weights())
 
 
-def _with(unit: int, mean: NDArray[np.int16], transforms: tuple[KltTransform, KltTransform]) -> KltTables:
+def _with(
+    unit: int,
+    mean: NDArray[np.int16],
+    transforms: tuple[KltTransform, KltTransform],
+    salience: NDArray[np.float32] | None = None,
+) -> KltTables:
     kinds = (np.ones(len(SCALES)), np.ones(1 + (1 + len(GAINS)) * len(SCALES)))
-    return KltTables(unit, mean, transforms, (shares_of(kinds[0]), shares_of(kinds[1])))
+    offsets = shares_of(np.ones(len(OFFSETS)))
+    if salience is None:
+        salience = np.zeros(len(mean), np.float32)
+    return KltTables(unit, mean, transforms, (shares_of(kinds[0]), shares_of(kinds[1])), (offsets, offsets), salience)
+
+
+def _salience(plane: Plane, transform: KltTransform, values: Floats, slopes: Floats) -> NDArray[np.float32]:
+    """How the means of a block's channels tell how much an error in it matters: a ridge regression.
+
+    What it tells are octaves of the energy of the gradients by a block's coefficients. An error matters as much in one
+    block as in another when its energy falls as that rises: half an octave of the step for each.
+    """
+    columns = transform.basis * (transform.multipliers[..., None] * 2.0 ** (2 - transform.shift))
+    energy = np.zeros((len(slopes), plane.positions))
+    for number, slope in enumerate(slopes):
+        unrotated = plane.analyse(slope, plane.tables.transforms[0])
+        for f in range(transform.frequencies):
+            rows = np.flatnonzero(plane.frequency[transform.edge] == f)
+            energy[number, rows] = ((unrotated[rows] @ columns[f].T) ** 2).mean(-1)
+    lengths = plane.lengths(0, plane.blocks)
+    of_block = np.add.reduceat(energy, plane.starts[:-1], axis=1) / lengths
+    of_block = of_block.reshape(len(values), -1, plane.blocks).mean(1)
+    octaves = np.log2(np.maximum(of_block, 1e-12 * max(of_block.max(), 1e-30)))
+    means = np.add.reduceat(values, plane.starts[:-1], axis=1) / lengths[:, None]
+    means = means.reshape(-1, plane.channels).astype(np.float64)
+    power = means.T @ means
+    # Each channel counts as far as it varies, whatever its unit.
+    ridge = np.diag(_RIDGE * np.diag(power) + 1e-9)
+    told = np.linalg.solve(power + ridge, means.T @ (octaves - octaves.mean()).reshape(-1))
+    return np.asarray(_TRUST * told, np.float32)
 
 
 def _rotations(plane: Plane, edge: int, values: Floats, slopes: Floats) -> KltTransform:
@@ -176,23 +216,25 @@ def _count(plane: Plane, values: Floats, pairs: Sequence[tuple[Floats, Floats]])
     """Return the plane's tables with weights, kinds and levels as the encoder's own choices have them."""
     made = []
     kinds = [np.ones(len(weights)) for weights in plane.tables.kinds]
+    offsets = [np.ones(len(OFFSETS)) for _ in plane.tables.offsets]
     for number, transform in enumerate(plane.tables.transforms):
         chooser = Chooser(plane, number)
         counts = np.zeros((2, CLASSES, ESCAPE + 1))
         power = np.zeros((transform.frequencies, plane.channels))
         frequency = plane.frequency[transform.edge]
+        lengths = plane.lengths(0, plane.blocks)
         for code in _CODES:
             for value in values:
-                _add(plane, chooser.choose(value, None, code), transform, code, None, counts, kinds[0])
+                _add(plane, chooser.choose(value, None, code), transform, code, True, counts, kinds[0], offsets[0])
         for place, (earlier, later) in enumerate(pairs):
             code = _CODES[place % len(_CODES)]
             # What the decoder has of the earlier frame: with the error of its steps.
             first = chooser.choose(earlier, None, code)
-            steps = np.full(plane.positions, step_of(code))
+            steps = np.repeat(STEP_SIZES[codes_of(code, first.offsets)], lengths)
             decoded = np.clip(plane.synthesise(first.symbols, steps, transform), -STATE_MAX, STATE_MAX)
             state = decoded.astype(np.int16)
             chosen = chooser.choose(later, state, code)
-            _add(plane, chosen, transform, code, state, counts, kinds[1])
+            _add(plane, chosen, transform, code, False, counts, kinds[1], offsets[1])
             difference = plane.analyse(later - state, transform)
             np.add.at(power, frequency, difference**2 / len(pairs))
         levels = transform.levels.copy()
@@ -206,7 +248,14 @@ def _count(plane: Plane, values: Floats, pairs: Sequence[tuple[Floats, Floats]])
             KltTransform(transform.edge, transform.basis, transform.multipliers, transform.shift, levels, weights)
         )
     tables = plane.tables
-    return KltTables(tables.unit_bits, tables.mean, (made[0], made[1]), (shares_of(kinds[0]), shares_of(kinds[1])))
+    return KltTables(
+        tables.unit_bits,
+        tables.mean,
+        (made[0], made[1]),
+        (shares_of(kinds[0]), shares_of(kinds[1])),
+        (shares_of(offsets[0]), shares_of(offsets[1])),
+        tables.salience,
+    )
 
 
 def _add(
@@ -214,18 +263,20 @@ def _add(
     chosen: Chosen,
     transform: KltTransform,
     code: int,
-    reference: NDArray[np.int16] | None,
+    intra: bool,
     counts: NDArray[Any],
     kinds: NDArray[Any],
+    offsets: NDArray[Any],
 ) -> None:
-    """Count a frame's symbols by use and class, and its kinds."""
+    """Count a frame's symbols by use and class, its kinds and its offsets."""
     kinds += np.bincount(chosen.kinds, minlength=len(kinds))
-    of_position = np.repeat(chosen.kinds, plane.lengths(0, plane.blocks))
-    intra = reference is None
-    coded = np.flatnonzero(of_position) if not intra else np.arange(plane.positions)
-    mode, scale = mode_of(of_position[coded], intra)
-    use = np.minimum(mode, 1)
-    classes = classes_of(transform, step_of(code))[use, plane.frequency[transform.edge][coded]]
-    classes = np.clip(classes + np.array(SCALES)[scale][:, None], 0, CLASSES - 1)
-    sizes = np.minimum(np.abs(chosen.symbols[coded]), ESCAPE)
-    np.add.at(counts, (np.broadcast_to(use[:, None], sizes.shape), classes, sizes), 1)
+    coded = np.arange(plane.blocks) if intra else np.flatnonzero(chosen.kinds)
+    offsets += np.bincount(chosen.offsets[coded], minlength=len(offsets))
+    mode, scale = mode_of(chosen.kinds, intra)
+    added = classes_of(scale, codes_of(code, chosen.offsets))
+    block = np.repeat(np.arange(plane.blocks), plane.lengths(0, plane.blocks))
+    positions = np.flatnonzero(np.isin(block, coded))
+    use = np.minimum(mode, 1)[block[positions]]
+    classes = transform.levels[use, plane.frequency[transform.edge][positions]] + added[block[positions], None]
+    sizes = np.minimum(np.abs(chosen.symbols[positions]), ESCAPE)
+    np.add.at(counts, (np.broadcast_to(use[:, None], sizes.shape), np.clip(classes, 0, CLASSES - 1), sizes), 1)

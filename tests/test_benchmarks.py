@@ -58,6 +58,14 @@ def test_memory() -> None:
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
 
 
+def test_codec() -> None:
+    result = run("benchmarks/codec.py", "--frames", "12")
+    assert result["frames"] == 12
+    assert 500 < result["whole_bytes_per_frame"] <= result["bytes_per_frame"]
+    assert result["units_per_frame"] >= 1
+    assert min(result["encode_ms"], result["decode_ms"]) > 0
+
+
 def test_sessions() -> None:
     result = run("-m", "benchmarks.sessions", "--start", "1", "--max", "1", "--seconds", "0.3")
     assert result["sessions"] in {0, 1}

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration
 from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder
-from models.codecs.klt_choice import CALM, MOVING, Chooser, Chosen
-from models.codecs.klt_plane import Plane, step_of
+from models.codecs.klt_choice import Chooser, Chosen
+from models.codecs.klt_plane import CODES, Plane, step_of
 from models.codecs.klt_slices import HEADER, Coefficients, SliceCoder
 from models.codecs.klt_state import Content, State
 from models.codecs.mirror import KEPT_STATES, Mirror
@@ -22,10 +22,9 @@ from splitrtc_errors import BadArgument, CodecError, TensorError
 
 __all__ = ["KltDecoder", "KltEncoder"]
 
-_CODES = 256
 _OCTAVE = 16
 """Codes of steps to an octave."""
-_SEAL = 4
+_SEAL = 1
 """Bytes that the range coder needs besides the bits that symbols cost, as measured; now and then it is more."""
 _CALM_SHARE = 0.3
 """Share of blocks skipped from which on the content counts as calm."""
@@ -53,7 +52,7 @@ def planes_of(tensors: Sequence[TensorSpec], calibration: Calibration | None) ->
 
 def code_of(step: float) -> int:
     """Return the code of the step that is nearest to this one."""
-    return min(range(_CODES), key=lambda code: abs(step_of(code) / 64 - step))
+    return min(range(CODES), key=lambda code: abs(step_of(code) / 64 - step))
 
 
 class KltEncoder(Encoder):
@@ -107,8 +106,6 @@ class KltEncoder(Encoder):
         values = [plane.elements(tensor) for plane, tensor in zip(self._planes, tensors, strict=True)]
         found = self._mirror.best(frame_id, certain=True) if self._lost > _MANY_LOST and not self._calm else None
         reference, state = found or self._mirror.best(frame_id) or (None, None)
-        for chooser in self._choosers:
-            chooser.weight = np.float32(CALM if self._calm and state is not None else MOVING)
         slices, content = self._code_frame(frame_id, values, state)
         self._mirror.sent(frame_id, content, reference)
         self._calm = content.skipped >= _CALM_SHARE
@@ -155,6 +152,7 @@ class KltEncoder(Encoder):
                     code,
                     first,
                     chosen.kinds[first : first + count],
+                    chosen.offsets[first : first + count],
                     chosen.symbols[plane.rows(first, count)],
                 )
                 data = self._coder.write(piece, reference is None) if fitting else b""
@@ -163,7 +161,7 @@ class KltEncoder(Encoder):
             if data:
                 yield data, piece
                 first, code = first + count, self._code
-            elif code + _OCTAVE < _CODES:
+            elif code + _OCTAVE < CODES:
                 code += _OCTAVE
             else:
                 raise CodecError(f"a block does not fit in a slice of {self._max_payload} bytes at any step")

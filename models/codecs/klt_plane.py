@@ -16,9 +16,11 @@ from models.codecs.klt_tables import BLOCK, KltTables, KltTransform
 from models.tensor import TensorSpec
 from splitrtc_errors import CodecError
 
-__all__ = ["STATE_MAX", "Plane", "step_of"]
+__all__ = ["CODES", "STATE_MAX", "Plane", "step_of"]
 
 STATE_MAX = 2**15 - 1
+CODES = 256
+"""Codes of steps."""
 MAX_COEFFICIENT = 2.0**22
 """Of a coefficient times its step, and of a component before the DCT; see the module's first lines."""
 

@@ -15,13 +15,24 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.klt_plane import Plane, step_of
-from models.codecs.klt_tables import CLASSES, ESCAPE, LEVEL_STEPS, SCALES, KltTransform
+from models.codecs.klt_plane import CODES, Plane, step_of
+from models.codecs.klt_tables import CLASSES, ESCAPE, LEVEL_STEPS, OFFSETS, SCALES, KltTransform
 from splitrtc_errors import CodecError
 
 T = TypeVar("T", int, NDArray[np.intp])
 
-__all__ = ["HEADER", "SKIPPED", "Coefficients", "Header", "SliceCoder", "classes_of", "kind_of", "mode_of"]
+__all__ = [
+    "HEADER",
+    "SKIPPED",
+    "STEP_SIZES",
+    "Coefficients",
+    "Header",
+    "SliceCoder",
+    "classes_of",
+    "codes_of",
+    "kind_of",
+    "mode_of",
+]
 
 HEADER = 2 + 2 * 1
 """Bytes of the shortest header."""
@@ -33,6 +44,13 @@ _ESCAPE_BITS = 20
 _MIDDLE = 18
 """Class of a coefficient whose calibrated spread is one step."""
 _PRECISION = 24
+
+STEP_SIZES = np.array([step_of(code) for code in range(CODES)], np.int64)
+"""The step of each code, in 1/64."""
+_OCTAVES = np.array([(step**LEVEL_STEPS).bit_length() - 1 - 6 * LEVEL_STEPS for step in STEP_SIZES.tolist()], np.int32)
+"""Of each code, by how many classes its step exceeds one."""
+_OFFSETS = np.array(OFFSETS, np.int32)
+_SCALES = np.array(SCALES, np.int32)
 
 
 def kind_of(mode: T, scale: T, intra: bool) -> T:
@@ -48,18 +66,22 @@ def mode_of(kinds: NDArray[np.int32], intra: bool) -> tuple[NDArray[np.int32], N
     return mode, scale
 
 
-def classes_of(transform: KltTransform, step: int) -> NDArray[np.int32]:
-    """Return the class of each coefficient at a step in 1/64, not scaled or clamped: (2, frequencies, components)."""
-    octaves = (step**LEVEL_STEPS).bit_length() - 1 - 6 * LEVEL_STEPS
-    return np.asarray(transform.levels, np.int32) + np.int32(_MIDDLE - octaves)
+def codes_of(step: int, offsets: NDArray[Any]) -> NDArray[np.int32]:
+    """Return the codes of the steps of blocks: ``offsets`` counts OFFSETS, from the code ``step``."""
+    return np.asarray(np.clip(step + _OFFSETS[offsets], 0, CODES - 1), np.int32)
+
+
+def classes_of(scales: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.int32]:
+    """Return what is added to `KltTransform.levels` for the class of coefficients at a scale and a step's code."""
+    return np.asarray(_SCALES[scales] + np.int32(_MIDDLE) - _OCTAVES[codes], np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coefficients:
     """A run of blocks of one tensor, as one slice holds them.
 
-    ``kinds`` is int32 (blocks,), ``symbols`` int32 (positions, components), all zero in skipped blocks. ``step`` is a
-    code, ``transform`` a number.
+    ``kinds`` and ``offsets`` are int32 (blocks,), ``symbols`` int32 (positions, components). Skipped blocks have no
+    offset, and symbols that are zero. ``step`` is a code, ``transform`` a number, ``offsets`` counts OFFSETS.
     """
 
     tensor: int
@@ -67,6 +89,7 @@ class Coefficients:
     step: int
     first: int
     kinds: NDArray[np.int32]
+    offsets: NDArray[np.int32]
     symbols: NDArray[np.int32]
 
 
@@ -86,6 +109,8 @@ class SliceCoder:
 
     def __init__(self, planes: Sequence[Plane]) -> None:
         self._planes = planes
+        self._models: dict[tuple[KltTransform, int], Any] = {}
+        """Of coefficients, by transform and table: looking them up by their weights takes longer than using them."""
 
     def write(self, run: Coefficients, intra: bool) -> bytes:
         """Return the slice of a run of blocks."""
@@ -94,13 +119,15 @@ class SliceCoder:
         header = bytes([run.tensor << 1 | run.transform, run.step]) + _varint(run.first) + _varint(len(run.kinds))
         coder = constriction.stream.queue.RangeEncoder()
         coder.encode(run.kinds, _model(plane.tables.kinds[0 if intra else 1].tobytes()))
-        order, counts, places = self._order(plane, transform, run.step, run.first, run.kinds, intra)
+        coded = np.flatnonzero(_is_coded(run.kinds, intra))
+        coder.encode(run.offsets[coded], _model(plane.tables.offsets[0 if intra else 1].tobytes()))
+        order, counts, places = self._order(plane, transform, run, coded, intra)
         values = run.symbols.reshape(-1)[places][order]
         symbols = np.clip(values, -ESCAPE, ESCAPE) + ESCAPE
         start = 0
         for table in np.flatnonzero(counts):
             stop = start + counts[table]
-            coder.encode(symbols[start:stop], _weights(transform, int(table)))
+            coder.encode(symbols[start:stop], self._model_of(transform, int(table)))
             start = stop
         excess = np.abs(values[np.abs(values) >= ESCAPE]) - (ESCAPE - 1)
         if excess.size:
@@ -110,8 +137,7 @@ class SliceCoder:
             if some.any():
                 sizes = (1 << digits[some]).astype(np.int32)
                 coder.encode(excess[some] - sizes, constriction.stream.model.Uniform(), sizes)
-        words: NDArray[np.uint32] = coder.get_compressed()
-        return header + words.astype(">u4").tobytes().rstrip(b"\0")
+        return header + _sealed(coder)
 
     def read_header(self, payload: bytes | memoryview) -> Header:
         """Read what a slice of unknown origin is about. CodecError when that is malformed."""
@@ -134,14 +160,19 @@ class SliceCoder:
         data = bytes(payload[start:])
         words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
         coder = constriction.stream.queue.RangeDecoder(words)
+        symbols = np.zeros((int(plane.lengths(first, count).sum()), plane.channels), np.int32)
         try:
             kinds = coder.decode(_model(plane.tables.kinds[0 if intra else 1].tobytes()), count)
-            order, counts, places = self._order(plane, transform, step, first, kinds, intra)
+            coded = np.flatnonzero(_is_coded(kinds, intra))
+            offsets = np.zeros(count, np.int32)
+            offsets[coded] = coder.decode(_model(plane.tables.offsets[0 if intra else 1].tobytes()), len(coded))
+            run = Coefficients(tensor, transform_number, step, first, kinds, offsets, symbols)
+            order, counts, places = self._order(plane, transform, run, coded, intra)
             values = np.empty(len(order), np.int32)
             start = 0
             for table in np.flatnonzero(counts):
                 stop = start + counts[table]
-                values[start:stop] = coder.decode(_weights(transform, int(table)), int(counts[table]))
+                values[start:stop] = coder.decode(self._model_of(transform, int(table)), int(counts[table]))
                 start = stop
             values -= ESCAPE
             escaped = np.flatnonzero(np.abs(values) == ESCAPE)
@@ -149,33 +180,46 @@ class SliceCoder:
                 values[escaped] = np.sign(values[escaped]) * _read_escapes(coder, escaped.size)
         except AssertionError as error:  # what constriction raises when no symbol fits
             raise CodecError(f"a slice that no encoder writes: {error}") from error
-        symbols = np.zeros((int(plane.lengths(first, count).sum()), plane.channels), np.int32)
         unsorted = np.empty_like(values)
         unsorted[order] = values
         symbols.reshape(-1)[places] = unsorted
-        return Coefficients(tensor, transform_number, step, first, kinds, symbols)
+        return run
+
+    def _model_of(self, transform: KltTransform, table: int) -> Any:
+        """The model of a coefficient: symbols -ESCAPE to ESCAPE, counted from 0."""
+        key = transform, table
+        if key not in self._models:
+            use, number = divmod(table, CLASSES)
+            weights = transform.weights[use, number]
+            self._models[key] = _model(np.concatenate((weights[:0:-1], weights)).tobytes())
+        return self._models[key]
 
     def _order(
-        self, plane: Plane, transform: KltTransform, step: int, first: int, kinds: NDArray[np.int32], intra: bool
+        self, plane: Plane, transform: KltTransform, run: Coefficients, coded: NDArray[np.intp], intra: bool
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp] | slice]:
-        """In which order the coefficients of a run of blocks are coded.
+        """In which order the coefficients of a run of blocks are coded; ``coded`` are those that are not skipped.
 
         Returns the order, by table and then as they lie; how many use each table; and where those of blocks that are
         not skipped lie among all.
         """
-        lengths = plane.lengths(first, len(kinds))
-        of_position = np.repeat(kinds, lengths)
-        frequency = plane.frequency[transform.edge][plane.rows(first, len(kinds))]
+        lengths = plane.lengths(run.first, len(run.kinds))
+        frequency = plane.frequency[transform.edge][plane.rows(run.first, len(run.kinds))]
         places: NDArray[np.intp] | slice = slice(None)
-        if not intra and not kinds.all():
-            coded = np.flatnonzero(of_position != SKIPPED)
-            of_position, frequency = of_position[coded], frequency[coded]
-            places = (coded[:, None] * plane.channels + np.arange(plane.channels)).reshape(-1)
-        mode, scale = mode_of(of_position, intra)
-        use = np.minimum(mode, 1)
-        classes = classes_of(transform, step_of(step))[use, frequency] + np.array(SCALES)[scale][:, None]
+        if len(coded) < len(run.kinds):
+            positions = np.flatnonzero(np.repeat(_is_coded(run.kinds, intra), lengths))
+            frequency = frequency[positions]
+            places = (positions[:, None] * plane.channels + np.arange(plane.channels)).reshape(-1)
+        mode, scale = mode_of(run.kinds[coded], intra)
+        shift = np.repeat(classes_of(scale, codes_of(run.step, run.offsets[coded])), lengths[coded])
+        use = np.repeat(np.minimum(mode, 1), lengths[coded])
+        classes = transform.levels[use, frequency] + shift[:, None]
         tables = (np.clip(classes, 0, CLASSES - 1) + use[:, None] * CLASSES).astype(np.uint8).reshape(-1)
         return np.argsort(tables, kind="stable"), np.bincount(tables, minlength=2 * CLASSES), places
+
+
+def _is_coded(kinds: NDArray[np.int32], intra: bool) -> NDArray[np.bool_]:
+    """Which blocks are not skipped."""
+    return np.full(len(kinds), True) if intra else kinds != SKIPPED
 
 
 def _read_escapes(coder: Any, count: int) -> NDArray[np.int32]:
@@ -190,11 +234,20 @@ def _read_escapes(coder: Any, count: int) -> NDArray[np.int32]:
     return excess + (ESCAPE - 1)
 
 
-def _weights(transform: KltTransform, table: int) -> Any:
-    """The model of a coefficient: symbols -ESCAPE to ESCAPE, counted from 0."""
-    use, number = divmod(table, CLASSES)
-    weights = transform.weights[use, number]
-    return _model(np.concatenate((weights[:0:-1], weights)).tobytes())
+def _sealed(coder: Any) -> bytes:
+    """The bytes of a range coder, as few as make a decoder end up in its last interval: the rest it reads as zeros."""
+    words: NDArray[np.uint32] = coder.get_compressed()
+    done: int
+    lower: int
+    size: int
+    done, (lower, size) = coder.pos()
+    # The interval may reach beyond 2^64: a carry into the words before, which are as the library's own end has them.
+    carried = int(words[done]) < lower >> 32
+    end = min(lower + size, (1 + carried) << 64)
+    lower = max(lower, carried << 64)
+    shift = next(shift for shift in range(64, -1, -8) if -(-lower >> shift) << shift < end)
+    last = (-(-lower >> shift) << shift) % 2**64
+    return (words[:done].astype(">u4").tobytes() + last.to_bytes(8, "big")).rstrip(b"\0")
 
 
 @lru_cache(maxsize=4096)

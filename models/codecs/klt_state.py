@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.klt_plane import STATE_MAX, Plane, step_of
-from models.codecs.klt_slices import SKIPPED, Coefficients, mode_of
+from models.codecs.klt_plane import STATE_MAX, Plane
+from models.codecs.klt_slices import SKIPPED, STEP_SIZES, Coefficients, codes_of, mode_of
 from models.codecs.klt_tables import GAINS
 
 __all__ = ["Content", "State"]
@@ -57,7 +57,9 @@ class Content:
             for piece in pieces:
                 rows = plane.rows(piece.first, len(piece.kinds))
                 symbols[rows] = piece.symbols
-                steps[rows] = step_of(piece.step)
+                steps[rows] = np.repeat(
+                    STEP_SIZES[codes_of(piece.step, piece.offsets)], plane.lengths(piece.first, len(piece.kinds))
+                )
             total += plane.synthesise(symbols, steps, transform)
         return total
 

@@ -22,6 +22,7 @@ __all__ = [
     "ESCAPE",
     "GAINS",
     "LEVEL_STEPS",
+    "OFFSETS",
     "SCALES",
     "KltTables",
     "KltTransform",
@@ -37,6 +38,8 @@ LEVEL_STEPS = 3
 """Classes to an octave."""
 SCALES = tuple(range(-6, 10, 2))
 """By how many classes a block may be louder than calibrated."""
+OFFSETS = tuple(range(-16, 32, 8))
+"""By how many codes, sixteen to an octave, the step of a block may differ from that of its slice."""
 GAINS = (256, 154)
 """What a predicted block takes of its reference, in 1/256: all of it, or six tenths where it is a poor guide."""
 MAX_MULTIPLIER = 2**14 - 1
@@ -100,13 +103,17 @@ class KltTables:
     """The tables of one tensor.
 
     A state of one counts 2^-``unit_bits`` above the channel's ``mean``, int16 (C,) in the same unit. ``transforms``:
-    with and without DCT. ``kinds`` are the weights of a block's kind, uint16, in intra and in predicted frames.
+    with and without DCT. ``kinds`` are the weights of a block's kind, uint16, in intra and in predicted frames, and
+    ``offsets`` those of what its step differs by. ``salience``, float32 (C,), is for the encoder alone: how much the
+    tail will care for a block, as half octaves by which its step is finer, for each count of the mean of its state.
     """
 
     unit_bits: int
     mean: NDArray[np.int16]
     transforms: tuple[KltTransform, KltTransform]
     kinds: tuple[NDArray[np.uint16], NDArray[np.uint16]]
+    offsets: tuple[NDArray[np.uint16], NDArray[np.uint16]]
+    salience: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used, with CodecError."""
@@ -114,9 +121,11 @@ class KltTables:
             raise CodecError(f"a unit of 2^-{self.unit_bits}: the exponent is at most {MAX_UNIT_BITS}")
         if [transform.edge for transform in self.transforms] != [BLOCK, 1]:
             raise CodecError("there are two transforms, the one of a block and the one of a position")
-        for weights in self.kinds:
+        for weights in (*self.kinds, *self.offsets):
             if weights.min() < 1 or int(weights.sum(dtype=np.int64)) != TOTAL:
-                raise CodecError(f"the weights of the kinds are at least 1, their sum {TOTAL}")
+                raise CodecError(f"the weights of kinds and offsets are at least 1, their sum {TOTAL}")
+        if not np.isfinite(self.salience).all():
+            raise CodecError("a salience that is not finite")
 
     def check_invertible(self) -> None:
         """CodecError when the transforms are of no use to an encoder."""
@@ -129,6 +138,8 @@ class KltTables:
             "unit": self.unit_bits,
             "mean": _encoded(self.mean),
             "kinds": [_encoded(weights) for weights in self.kinds],
+            "offsets": [_encoded(weights) for weights in self.offsets],
+            "salience": _encoded(self.salience),
             "transforms": [
                 {
                     "edge": transform.edge,
@@ -150,6 +161,8 @@ class KltTables:
                 "unit": int(unit),
                 "mean": str(mean),
                 "kinds": [str(intra), str(predicted)],
+                "offsets": [str(intra_offsets), str(predicted_offsets)],
+                "salience": str(salience),
                 "transforms": [first, second],
                 **others,
             } if not others:
@@ -161,8 +174,15 @@ class KltTables:
                         _decoded(intra, np.dtype("<u2"), len(SCALES)),
                         _decoded(predicted, np.dtype("<u2"), 1 + (1 + len(GAINS)) * len(SCALES)),
                     ),
+                    (
+                        _decoded(intra_offsets, np.dtype("<u2"), len(OFFSETS)),
+                        _decoded(predicted_offsets, np.dtype("<u2"), len(OFFSETS)),
+                    ),
+                    _decoded(salience, np.dtype("<f4"), channels),
                 )
-        raise CodecError("klt tables have a unit, a mean, two kinds, two transforms, and nothing else")
+        raise CodecError(
+            "klt tables have unit, mean, two kinds, two offsets, salience, two transforms, and nothing else"
+        )
 
 
 def _read_transform(value: object, channels: int) -> KltTransform:

@@ -30,6 +30,10 @@ def clamp(value: int, limit: int) -> int:
     return max(-limit, min(limit, value))
 
 
+def clamp0(value: int, limit: int) -> int:
+    return max(0, min(limit, value))
+
+
 class Coder:
     """The range coder."""
 
@@ -87,6 +91,7 @@ class Tensor:
         self.outer, self.inner, self.height, self.width = outer, inner, outer * inner, width
         self.unit, self.mean = klt["unit"], unpack(klt["mean"], "h")
         self.kinds = [unpack(text, "H") for text in klt["kinds"]]
+        self.offsets = [unpack(text, "H") for text in klt["offsets"]]
         self.transforms = [
             {
                 "edge": t["edge"],
@@ -185,12 +190,18 @@ class Decoder:
         t = tensor.transforms[transform]
         n = tensor.channels
         frequencies = t["edge"] ** 2
-        step = (16 + c % 16) << c // 16
         kinds = [coder.symbol(tensor.kinds[0 if intra else 1]) for _ in range(count)]
-        octaves = (step**3).bit_length() - 1 - 18
+        codes = [
+            None
+            if kind == 0 and not intra
+            else clamp0(c + 8 * coder.symbol(tensor.offsets[0 if intra else 1]) - 16, 255)
+            for kind in kinds
+        ]
+        steps = [0 if code is None else (16 + code % 16) << code // 16 for code in codes]
         queues: list[list[tuple[int, int, int]]] = [[] for _ in range(80)]
         modes = []
-        for block, kind in zip(tensor.blocks[first : first + count], kinds, strict=True):
+        for block, kind, step in zip(tensor.blocks[first : first + count], kinds, steps, strict=True):
+            octaves = (step**3).bit_length() - 1 - 18
             mode, scale = (0, kind) if intra else (3, 0) if kind == 0 else divmod(kind - 1, 8)
             modes.append(mode)
             use = min(mode, 1)
@@ -198,7 +209,7 @@ class Decoder:
                 f = 0 if t["edge"] == 1 else 4 * (y % 4) + x % 4
                 for k in range(n):
                     level = t["levels"][(use * frequencies + f) * n + k] + 18 - octaves + D[scale]
-                    queues[40 * use + max(0, min(39, level))].append((y, x, k))
+                    queues[40 * use + clamp0(level, 39)].append((y, x, k))
         values: dict[tuple[int, int, int], int] = {}
         escaped = []
         for table, queue in enumerate(queues):
@@ -214,7 +225,7 @@ class Decoder:
         for place, d in zip(escaped, digits, strict=True):
             e = coder.equally(2**d) if d else 0
             values[place] = (15 + 2**d + e) * (1 if values[place] > 0 else -1)
-        for block, mode in zip(tensor.blocks[first : first + count], modes, strict=True):
+        for block, mode, step in zip(tensor.blocks[first : first + count], modes, steps, strict=True):
             difference = self.difference(tensor, t, block, values, step) if mode < 3 else {}
             for y, x in block:
                 for channel in range(n):

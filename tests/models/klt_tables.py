@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.calibration import Calibration, TensorCalibration
-from models.codecs.klt_tables import BLOCK, GAINS, SCALES, KltTables, KltTransform
+from models.codecs.klt_tables import BLOCK, GAINS, OFFSETS, SCALES, KltTables, KltTransform
 from models.klt_fit import shares_of, start_weights
 from models.tensor import TensorSpec
 
@@ -30,7 +30,17 @@ def tables(channels: int, seed: int = 0, unit: int = 9) -> KltTables:
         )
     kinds = (np.ones(len(SCALES)), np.ones(1 + (1 + len(GAINS)) * len(SCALES)))
     mean = random.integers(-1000, 1000, channels).astype(np.int16)
-    return KltTables(unit, mean, (transforms[0], transforms[1]), (shares_of(kinds[0]), shares_of(kinds[1])))
+    offsets = (shares_of(np.arange(1.0, 1 + len(OFFSETS))), shares_of(np.ones(len(OFFSETS))))
+    # So that in frames of some hundred counts blocks of all offsets occur.
+    salience = (random.normal(size=channels) / 2**unit).astype(np.float32)
+    return KltTables(
+        unit,
+        mean,
+        (transforms[0], transforms[1]),
+        (shares_of(kinds[0]), shares_of(kinds[1])),
+        offsets,
+        salience,
+    )
 
 
 def calibration(*tensors: TensorSpec, axis: int = 1, seed: int = 0) -> Calibration:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from models.calibration import Calibration, TensorCalibration
 from models.codecs import Decoder, EncodedFrame, Encoder, is_calibrated, klt, make_decoder, make_encoder, parse_profile
 from models.codecs.klt import KltDecoder, code_of
-from models.codecs.klt_choice import MAX_SYMBOL
+from models.codecs.klt_choice import MAX_SYMBOL, Chooser
 from models.codecs.klt_plane import STATE_MAX, Plane, step_of
 from models.codecs.klt_slices import Coefficients, SliceCoder
-from models.codecs.klt_tables import CLASSES, ESCAPE, KltTables
+from models.codecs.klt_tables import CLASSES, ESCAPE, OFFSETS, KltTables
 from models.codecs.mirror import KEPT_STATES
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CodecError, TensorError
@@ -227,6 +227,24 @@ def test_what_is_missing_stays_as_it_was() -> None:
     np.testing.assert_array_equal(decoder.decode(3, [None], False, 2).tensors[0], before)
 
 
+# Steps of blocks
+
+
+def test_a_block_that_matters_more_gets_a_finer_step() -> None:
+    spec = TensorSpec("a", "float32", (1, 3, 4, 12))
+    part = calibration(spec).tensors[0]
+    assert part.klt is not None
+    unit = 2.0**part.klt.unit_bits
+    # Half an octave for each four of channel 0 above its mean.
+    salience = np.array([1 / 4 / unit, 0, 0], np.float32)
+    plane = Plane(spec, 1, replace(part.klt, salience=salience))
+    frame = plane.tensor(plane.blank()).copy()
+    frame[0, 0, :, :4] -= 40
+    frame[0, 0, :, 8:] += 4
+    chosen = Chooser(plane, 0).choose(plane.elements(frame), None, 40)
+    assert [OFFSETS[place] for place in chosen.offsets] == [OFFSETS[-1], 0, -8]
+
+
 # Hostile slices
 
 
@@ -261,11 +279,11 @@ def test_a_coefficient_that_is_too_wide_is_damage() -> None:
     coder = SliceCoder([Plane(SPEC, 1, tables(3))])
     symbols = np.zeros((16, 3), np.int32)
     symbols[0, 0] = 2**21 + 16
-    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), symbols), intra=True)
+    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), np.zeros(1, np.int32), symbols), intra=True)
     with pytest.raises(CodecError, match="21 digits"):
         coder.read(coder.read_header(data), data, intra=True)
     symbols[0, 0] = -MAX_SYMBOL
-    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), symbols), intra=True)
+    data = coder.write(Coefficients(0, 1, 0, 0, np.zeros(1, np.int32), np.zeros(1, np.int32), symbols), intra=True)
     np.testing.assert_array_equal(coder.read(coder.read_header(data), data, intra=True).symbols, symbols)
 
 
@@ -329,6 +347,9 @@ def test_tables_are_read_as_they_are_written() -> None:
         ({"mean": "?"}, "not base64"),
         ({"mean": "AAAA"}, "a table of 3 bytes, expected 6"),
         ({"kinds": ["AAAAAAAAAAAAAAAAAAAAAA==", "AAAA"]}, "a table of 3 bytes"),
+        ({"offsets": ["AAAA", "AAAA"]}, "a table of 3 bytes, expected 12"),
+        ({"salience": "AAAA"}, "a table of 3 bytes, expected 12"),
+        ({"salience": "AADAfwAAwH8AAMB/"}, "not finite"),
         ({"transforms": []}, "klt tables have"),
         ({"transforms": [1, 2]}, "a transform has"),
     ],
@@ -362,6 +383,10 @@ def test_tables_must_add_up() -> None:
     heavy[0, 0, 0] += 1
     value = good.to_json()
     value["transforms"][1]["weights"] = base64.b64encode(heavy.tobytes()).decode()
+    with pytest.raises(CodecError, match="their sum 65536"):
+        KltTables.from_json(value, 3)
+    value = good.to_json()
+    value["offsets"][1] = base64.b64encode(np.ones(6, np.uint16).tobytes()).decode()
     with pytest.raises(CodecError, match="their sum 65536"):
         KltTables.from_json(value, 3)
     value = good.to_json()

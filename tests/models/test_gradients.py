@@ -12,8 +12,24 @@ from models import Calibration, PartitionStore, Zoo
 from models.calibrate import Material, calibrate
 from models.gradients import DRAWS, Tail, require_torch
 from models.runtime import load_submodel
+from models.task import Decoding
 from pipeline.clip import CLIP
 from splitrtc_errors import CodecError, MissingDependency, SourceError
+
+YOLOX = """<ir_version: 8, opset_import: ["" : 17]>
+tail (float[1,7,2,3] x) => (float[1,24,7] output)
+<float[4] scales = {1.0, 1.0, 2.0, 2.0}, int64[3] shape = {1, 7, 24}, int64[2] parts = {4, 3}>
+{
+    pooled = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)
+    resized = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">
+        (pooled, , scales)
+    flat = Reshape (resized, shape)
+    turned = Transpose <perm = [0, 2, 1]> (flat)
+    boxes, rest = Split <axis = 2> (turned, parts)
+    shares = Sigmoid (rest)
+    output = Concat <axis = 2> (boxes, shares)
+}"""
+LINEAR = YOLOX.replace('"nearest",', '"linear",')
 
 OTHER = """<ir_version: 8, opset_import: ["" : 17]>
 other (float[1,2] x) => (float[1,2] y) { y = Erf(x) }"""
@@ -48,6 +64,34 @@ def test_operators_that_are_not_known_are_named(tmp_path: Path) -> None:
     path.write_bytes(parse_model(OTHER).SerializeToString())
     with pytest.raises(CodecError, match="without gradients here: Erf"):
         Tail(path, Zoo().get().detection)
+
+
+@pytest.mark.torch
+def test_boxes_of_yolox_count_as_far_as_something_is_in_them(tmp_path: Path) -> None:
+    from onnx.parser import parse_model
+
+    path = tmp_path / "tail.onnx"
+    path.write_bytes(parse_model(YOLOX).SerializeToString())
+    decoding = Decoding("yolox", (("output",),), 0.3, 0.5, 0.65, (8,))
+    tail = Tail(path, decoding)
+    x = np.random.default_rng(0).normal(size=(1, 7, 2, 3)).astype(np.float32)
+    x[0, 4] = -20  # nothing is anywhere
+    (expected,) = load_submodel(path, "cpu").run([x])
+    np.testing.assert_allclose(tail.run([x])["output"].numpy(), expected, atol=1e-6)
+    assert all(np.abs(gradient[0]).max() < 1e-6 for gradient in tail.gradients([x]))
+    x[0, 4] = 3
+    for gradient in tail.gradients([x]):
+        assert (np.abs(gradient[0][0]).max((1, 2)) > 1e-3).all()
+
+
+@pytest.mark.torch
+def test_ways_to_resize_that_are_not_known_are_told(tmp_path: Path) -> None:
+    from onnx.parser import parse_model
+
+    path = tmp_path / "tail.onnx"
+    path.write_bytes(parse_model(LINEAR).SerializeToString())
+    with pytest.raises(CodecError, match="Resize has gradients here with nearest"):
+        Tail(path, Decoding("yolox", (("output",),), 0.3, 0.5, 0.65, (8,))).run([np.zeros((1, 7, 2, 3), np.float32)])
 
 
 @pytest.mark.torch
