@@ -113,6 +113,10 @@ class PartitionStore:
         _touch(folder)
         return _read(folder, {**index, "variant": variant, "head": digest}, Head)
 
+    def has_delivered(self, identity: str, variant: str, digest: str) -> bool:
+        """Whether `delivered` is likely to find the head of this partition's id: for who does not have the card yet."""
+        return (self._folder / f"{identity}-{_delivery(variant, digest)}" / INDEX_FILE).exists()
+
     def adopt(self, card: ModelCard, tensors: Sequence[str], variant: str, data: bytes) -> Head:
         """Keep a head that was delivered; the model itself need not be here.
 

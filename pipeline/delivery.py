@@ -48,8 +48,8 @@ __all__ = ["Delivery", "Show", "fetch_manifest", "silently", "way_to"]
 
 logger = logging.getLogger(__name__)
 
-PARALLEL = 3
-"""Files that are fetched at a time: a card, a calibration and a head."""
+PARALLEL = 4
+"""A card, a calibration and a head are fetched at a time, while what is needed to run them is imported."""
 MAX_HEAD = 2**30
 MAX_CALIBRATION = 2**22
 MAX_CALIBRATIONS = 4
@@ -105,21 +105,26 @@ class Delivery:
         ProtocolError or ModelFileError when what it sends is no good.
         """
         self._pool.submit(_import_heavy)
+        # What is here is looked at again, and what failed is tried again.
+        self._fetched = {digest: fetched for digest, fetched in self._fetched.items() if not fetched.done()}
         model, partition = self._choice(fetch_manifest(self._base, self._access))
         card_file = self._begin(model.card, MAX_CARD_BYTES)
         profiles = [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
         calibrations = {entry.calibration.digest: entry.calibration for entry in profiles if entry.calibration}
         for file in list(calibrations.values())[:MAX_CALIBRATIONS]:
             self._begin(file, MAX_CALIBRATION)
-        for variant in partition.variants:
-            if variant.head is not None and variant.name in VARIANTS:
-                self._heads[partition.id, variant.name] = variant.head
+        self._heads = {
+            (partition.id, variant.name): variant.head
+            for variant in partition.variants
+            if variant.head is not None and variant.name in VARIANTS
+        }
+        variant_name = self._best_variant(partition.id)
+        head = self._heads[partition.id, variant_name]
+        if not self._store.has_delivered(partition.id, variant_name, head.digest):
+            self._begin(head, MAX_HEAD, f"the head of {model.information.name}")
         card, cut = _read_card(card_file.result(), model, partition)
         if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
             raise ProtocolError("the edge's cut would send the picture, and did not say so")
-        variant_name = self._best_variant(card, cut)
-        if variant_name not in self._here(card, cut):
-            self._begin(self._heads[partition.id, variant_name], MAX_HEAD, f"the head of {card.name}")
         found = []
         for entry in profiles:
             with contextlib.suppress(BadArgument):  # one that this version does not have
@@ -200,21 +205,15 @@ class Delivery:
         asked = " of ".join(filter(None, (settings.partition, settings.model))) or "a model"
         raise UnknownModel(f"the edge does not deliver the head of {asked:.200}; it serves: {there[:500] or 'nothing'}")
 
-    def _here(self, card: ModelCard, cut: PartitionCard) -> list[str]:
-        """The variants of a head that were delivered before, the best one first."""
-        identity = card.partition_id(cut)
-        return [
-            variant
-            for variant in VARIANTS
-            if (file := self._heads.get((identity, variant))) is not None
-            and self._store.delivered(card, cut.tensors, variant, file.digest) is not None
+    def _best_variant(self, partition: str) -> str:
+        """Of those that are here the best one; else the smallest, since any that is here is better than one to come."""
+        heads = {variant: file for (of, variant), file in self._heads.items() if of == partition}
+        here = [
+            name
+            for name in VARIANTS
+            if name in heads and self._store.has_delivered(partition, name, heads[name].digest)
         ]
-
-    def _best_variant(self, card: ModelCard, cut: PartitionCard) -> str:
-        if here := self._here(card, cut):
-            return here[0]
-        identity = card.partition_id(cut)
-        return min((file.size, variant) for (of, variant), file in self._heads.items() if of == identity)[1]
+        return here[0] if here else min(heads, key=lambda variant: heads[variant].size)
 
     def _begin(self, file: File, limit: int, title: str = "") -> Future[Path]:
         """Fetch a file beside others. The same one once."""

@@ -325,6 +325,17 @@ async def test_the_smallest_head_comes_first_and_a_better_one_later(
     assert not await asyncio.to_thread(improve), "nothing is better"
 
 
+async def test_what_failed_is_tried_again(url: str, files: Files) -> None:
+    card = files.manifest.models[0].card
+    served = files.shelf.pop(card.digest.removeprefix("sha-256:"))
+    got = Delivery(UeSettings(url, token="secret"), PartitionStore())
+    with pytest.raises(Unreachable, match="the server answers 404"):
+        await asyncio.to_thread(got.points)
+    files.shelf[served.hex] = served
+    assert await asyncio.to_thread(got.points)
+    await asyncio.to_thread(got.close)
+
+
 async def test_what_is_closed_ends_soon(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     got = Delivery(UeSettings(url, token="secret"), PartitionStore())
     got.stop()

@@ -15,6 +15,7 @@ from models.cache import CACHE_VARIABLE
 from pipeline.edge import Edge
 from pipeline.parts import DeviceParts
 from pipeline.settings import EdgeSettings, UeSettings
+from pipeline.ue import UeSession
 from splitrtc_errors import UnknownModel, Unreachable
 
 BUNDLED = "ssdlite_mbv2_coco_300"
@@ -60,6 +61,12 @@ async def test_what_is_here_comes_first(edge: Edge) -> None:
         assert await parts.turn_to_edge(), "which takes nothing of that"
         assert {point.card.name for point in await parts.offered()} == {"tiny"}
         assert not await parts.turn_to_edge(), "there is nothing else"
+
+
+@pytest.mark.usefixtures("own_cache")
+async def test_a_session_with_an_edge_that_has_other_models(edge: Edge) -> None:
+    async with UeSession(UeSettings(edge.url, profile="raw")) as session:
+        assert session.point.card.name == "tiny"
 
 
 @pytest.mark.usefixtures("own_cache")
