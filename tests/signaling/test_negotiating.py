@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from signaling import EDGE_FULL, SECOND, STANDARD, Dialect, SignalingClient, client, make_problem, rejection, session
-from signaling.applications import InferenceResponse, Request, Response, SelectionRequest
+from signaling.applications import (
+    REQUESTS,
+    RESPONSES,
+    InferenceResponse,
+    Request,
+    Response,
+    SelectionRequest,
+    statement,
+)
+from signaling.endpoint import ApplicationReceived, SwapEndpoint
 from signaling.swap import MAX_MESSAGE
 from splitrtc_errors import ConnectionLost, EdgeFull, NegotiationTimeout, ProtocolError, Rejected
 from tests.signaling.test_procedures import LOCAL, NEED, SELECTION, answer_to, information
@@ -208,3 +217,22 @@ async def test_an_answer_that_is_too_long_to_send_is_a_failure(serve: Any, make_
     async with serve(make_edge(), negotiate=negotiate) as server, SignalingClient(at(server)) as ue:
         with pytest.raises(Rejected):
             await ue.request_information(NEED)
+
+
+def test_after_the_connect_an_edge_neither_answers_nor_refuses_a_request() -> None:
+    ue, edge = SwapEndpoint("client", applications=RESPONSES), SwapEndpoint("server", applications=REQUESTS)
+
+    def exchange() -> list[Any]:
+        events = [edge.receive(text) for text in ue.take_outgoing()]
+        return events + [ue.receive(text) for text in edge.take_outgoing()]
+
+    ue.register()
+    exchange()
+    ue.say(*statement(SelectionRequest(1, SELECTION)))
+    (asked, *_) = exchange()
+    assert isinstance(asked, ApplicationReceived)
+    ue.connect(OFFER)
+    exchange()
+    edge.say(*statement(answer_to(SelectionRequest(1, SELECTION))))
+    edge.refuse(asked.number, make_problem(EDGE_FULL))
+    assert edge.take_outgoing() == []
