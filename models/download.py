@@ -10,20 +10,17 @@ import fcntl
 import http.client
 import os
 import re
-import socket
-import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
-from hmac import compare_digest
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from models.access import SLOW_BUFFER, Access
 from models.cache import CACHE_VARIABLE, model_cache_path
 from models.identity import DIGEST_PREFIX, digest_hex, file_digest
 from splitrtc_errors import BadArgument, ModelFileError, Unreachable, UserError
@@ -31,7 +28,7 @@ from splitrtc_errors import BadArgument, ModelFileError, Unreachable, UserError
 if TYPE_CHECKING:
     from models.card import ModelCard
 
-__all__ = ["Access", "Download", "Progress", "ensure_file", "fetch", "is_url", "read_url"]
+__all__ = ["Download", "Progress", "ensure_file", "fetch", "is_url", "read_url"]
 
 MAX_BYTES = 2**32
 """Of a file whose size nobody has stated."""
@@ -44,34 +41,11 @@ MAX_WINDOW = 2**27
 """Bytes that unpacking may keep."""
 
 _CHUNK = 2**18
-_SLOW_CHUNK = 2**14
 _FRAGMENT = re.compile(r"sha-?256=([0-9a-f]{64})")
 _LOOPBACK = ("127.0.0.1", "::1")
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and those that there will be, None when nobody has said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How a server is spoken to that the user has named: an edge.
-
-    ``token`` is its access token; ``tls`` what to trust, ``fingerprint`` the SHA-256 of the one certificate to trust
-    instead. Such a server may do without TLS, as the user chose, and sends on to nowhere: the token is for it alone.
-    """
-
-    token: str | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
-    fingerprint: bytes | None = None
-
-    def opener(self, *, slow: bool = False) -> urllib.request.OpenerDirector:
-        """What opens URLs of this server; with ``slow``, so that little of what comes waits to be read."""
-        # No proxy: the WebSocket goes without one, too.
-        handlers = [_NoRedirects(), urllib.request.ProxyHandler({}), _Plain(slow), _Tls(self, slow)]
-        opener = urllib.request.build_opener(*handlers)
-        if self.token is not None:
-            opener.addheaders.append(("Authorization", f"Bearer {self.token}"))
-        return opener
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +301,7 @@ def _wrong_size(download: Download, found: int, limit: int) -> ModelFileError:
 
 
 def _chunk(download: Download) -> int:
-    return _CHUNK if download.rate is None else _SLOW_CHUNK
+    return _CHUNK if download.rate is None else SLOW_BUFFER
 
 
 def _append(part: IO[bytes], chunk: bytes, download: Download) -> None:
@@ -348,66 +322,6 @@ def _read(response: Any, size: int) -> bytes:
 def _opener() -> urllib.request.OpenerDirector:
     """What follows https alone, also when a server sends somewhere else; http only to this machine."""
     return urllib.request.build_opener(_Redirects)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Nowhere."""
-
-
-class _Plain(urllib.request.HTTPHandler):
-    def __init__(self, slow: bool) -> None:
-        super().__init__()
-        self._slow = slow
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, req)
-
-    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(host, **options)
-        return _checked(connection, None, self._slow)
-
-
-class _Tls(urllib.request.HTTPSHandler):
-    """Opens https as an `Access` says; a certificate is looked at before anything is said."""
-
-    def __init__(self, access: Access, slow: bool) -> None:
-        context = access.tls or ssl.create_default_context()
-        if access.fingerprint is not None:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        super().__init__(context=context)
-        self._tls = context
-        self._fingerprint = access.fingerprint
-        self._slow = slow
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, req)
-
-    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
-        connection = http.client.HTTPSConnection(host, context=self._tls, **options)
-        return _checked(connection, self._fingerprint, self._slow)
-
-
-def _checked(
-    connection: http.client.HTTPConnection, fingerprint: bytes | None, slow: bool
-) -> http.client.HTTPConnection:
-    """The same connection; when it comes up, its certificate must have this fingerprint."""
-    connect = connection.connect
-
-    def connect_and_look() -> None:
-        connect()
-        if slow:
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_CHUNK)
-        if fingerprint is not None:
-            assert isinstance(connection.sock, ssl.SSLSocket)
-            found = sha256(connection.sock.getpeercert(binary_form=True) or b"").digest()
-            if not compare_digest(found, fingerprint):
-                connection.close()
-                raise ssl.SSLCertVerificationError("its certificate has another fingerprint")
-
-    connection.connect = connect_and_look  # type: ignore[method-assign]
-    return connection
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models import Calibration, ModelCard, is_calibrated, needs_calibration, parse_profile
+from models.access import Access
 from models.cache import cache_limit, default_cache_dir, trim
 from models.card import MAX_CARD_BYTES, VARIANTS
-from models.download import Access, Download, Progress, fetch, read_url
+from models.download import Download, Progress, fetch, read_url
 from pipeline.offers import OperatingPoint
 from signaling import UNAUTHORIZED, make_problem, rejection
 from signaling.client import http_url, parse_fingerprint, tls_context

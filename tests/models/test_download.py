@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import download
-from models.download import Access, Download, ensure_file, fetch, is_url, read_url
+from models.access import Access
+from models.download import Download, ensure_file, fetch, is_url, read_url
 from models.identity import bytes_digest
 from models.resolve import resolve_model
 from models.zoo import Zoo
