@@ -183,6 +183,7 @@ def _signaling_targets() -> Iterator[Target]:
         parse_control,
         serialise_control,
     )
+    from signaling.applications import REQUESTS
     from signaling.endpoint import SwapEndpoint
     from signaling.messages import (
         Accept,
@@ -248,18 +249,70 @@ def _signaling_targets() -> Iterator[Target]:
         yield Target(name, _text(partial(parse, dialect=dialect)), good, (MalformedMessage,), is_text=True)
         texts = good
 
-    endpoint = SwapEndpoint("server")
+    endpoint = SwapEndpoint("server", applications=REQUESTS)
 
     def exchange(text: str) -> None:
         nonlocal endpoint
         endpoint.receive(text)
         endpoint.take_outgoing()
         if endpoint.exhausted:
-            endpoint = SwapEndpoint("server")
+            endpoint = SwapEndpoint("server", applications=REQUESTS)
 
     yield Target("SWAP endpoint", _text(exchange), texts, (), is_text=True)
     problems = [json.dumps(problem.to_json()).encode(), b'"text"', b"plain"]
     yield Target("problem", _text(Problem.from_json), problems, (), is_text=True)
+    yield from _procedure_targets()
+
+
+def _procedure_targets() -> Iterator[Target]:
+    from models.information import EndpointCapabilities, ServiceRequirements
+    from signaling.applications import (
+        InferenceRequest,
+        InferenceResponse,
+        InformationRequest,
+        InformationResponse,
+        Need,
+        Selection,
+        SelectionRequest,
+        SelectionResponse,
+        read_request,
+        read_response,
+        statement,
+    )
+    from signaling.manifest import read_manifest
+    from signaling.strictjson import read_object
+    from splitrtc_errors import ProtocolError
+
+    digest = "sha-256:" + 64 * "a"
+    device = EndpointCapabilities(("ONNX",), ("raw", "klt"), 5e9, 10**9, 2e7, 20.0, "ONNX Runtime 1.31", ("cpu",), 4)
+    need = Need(ServiceRequirements("detection", 200.0, 25.0), device, models=(digest,), model="m", prefer="early")
+    selection = Selection("split", digest, "fp32", 32 * "b", "raw", digest)
+    requests = [
+        statement(request)
+        for request in (
+            InferenceRequest(1, need, 32 * "c"),
+            InformationRequest(1, need),
+            SelectionRequest(1, selection, 32 * "c"),
+        )
+    ]
+    told = read_manifest(_manifest())
+    responses = [
+        statement(response)
+        for response in (
+            InferenceResponse(1, selection, 1e4),
+            InformationResponse(1, told.models, told.capabilities, told.load, told.state, selection),
+            SelectionResponse(1, 1e4),
+        )
+    ]
+    for name, read, said in (("request", read_request, requests), ("response", read_response, responses)):
+        good = [json.dumps({"type": type_, "value": value}).encode() for type_, value in said]
+
+        def take(text: str, read: Callable[[str, object], object] = read) -> None:
+            fields = read_object(text, 2**22)
+            type_ = fields.get("type")
+            read(type_ if isinstance(type_, str) else "", fields.get("value"))
+
+        yield Target(f"procedures, {name}", _text(take), good, (ProtocolError,), is_text=True)
 
 
 def _codec_targets() -> Iterator[Target]:
@@ -425,7 +478,8 @@ def _klt_targets(
 def _file_targets() -> Iterator[Target]:
     from models import Calibration, ModelCard, Zoo
     from models.information import read_information
-    from splitrtc_errors import ModelError, ModelFileError
+    from signaling.manifest import read_manifest
+    from splitrtc_errors import ModelError, ModelFileError, ProtocolError
 
     card = Zoo().get()
     path = card.calibration_path(next(cut for cut in card.partitions if cut.default))
@@ -455,6 +509,36 @@ def _file_targets() -> Iterator[Target]:
 
     yield Target("card", read_card, texts, (ModelError,), is_text=True)
     yield Target("information", read_information, _information(), (ModelError,), is_text=True)
+    yield Target("manifest", read_manifest, [_manifest()], (ProtocolError,), is_text=True)
+
+
+def _manifest() -> bytes:
+    """A manifest with a model in it."""
+    from models.information import EndpointCapabilities, ModelInformation, read_information
+    from signaling.manifest import (
+        EdgeLimits,
+        File,
+        Load,
+        Manifest,
+        ModelEntry,
+        PartitionEntry,
+        ProfileEntry,
+        Service,
+        VariantEntry,
+        manifest_bytes,
+    )
+
+    model, _, endpoint = map(read_information, _information())
+    assert isinstance(model, ModelInformation)
+    assert isinstance(endpoint, EndpointCapabilities)
+    file = File(model.identifier, 9, "a.onnx")
+    profile = ProfileEntry("raw", file, 9.0, 1.0, 2.0, 30.5, 0.9)
+    variants = (VariantEntry("fp32", file, 99, 5.0, 30.5),)
+    partition = PartitionEntry(model.split_points[0].identifier, "early", variants, (profile,), tail_ms=3.0)
+    models = (ModelEntry(model, file, "whole", (partition,), file, 20.0),)
+    return manifest_bytes(
+        Manifest(Service("x", "1"), "ready", Load(1, 2, 0.5), EdgeLimits(9, 30.0, 5e3), endpoint, models)
+    )
 
 
 def _information() -> list[bytes]:

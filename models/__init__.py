@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         SplitPoint,
         read_information,
     )
-    from models.partition import Partition, PartitionStore
+    from models.partition import Head, Partition, PartitionStore
     from models.preprocess import Preprocessor
     from models.resolve import resolve_model
     from models.runtime import Submodel, available_providers, load_submodel
@@ -75,7 +75,7 @@ _MODULES = {
         "read_information",
     ),
     "models.graph": ("Cut", "Model", "Part", "split"),
-    "models.partition": ("Partition", "PartitionStore"),
+    "models.partition": ("Head", "Partition", "PartitionStore"),
     "models.preprocess": ("Preprocessor",),
     "models.resolve": ("resolve_model",),
     "models.runtime": ("Submodel", "available_providers", "load_submodel"),
@@ -95,6 +95,7 @@ __all__ = [
     "EncodedFrame",
     "Encoder",
     "EndpointCapabilities",
+    "Head",
     "IntermediateData",
     "Model",
     "ModelCard",

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from models.task import TENSORS
+from pipeline.deciding import decided
 from pipeline.offers import offers, output_profile
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.tensors_down import OutputReceiver
@@ -175,7 +176,7 @@ class Connection:
     async def _connect(self) -> None:
         settings = self._settings
         self._waiting_for = "no connection to the edge"
-        offered = await self._parts.offered()
+        offered = await self._parts.offered(self.url)
         fps = settings.fps or DEFAULT_FPS
         # The likely head loads while the network does its part.
         self._parts.preload()
@@ -186,6 +187,9 @@ class Connection:
         self._peer = await self._stack.enter_async_context(peer)
         peer.on_control = self._on_control
         peer.on_closed = self._end
+        if settings.decide != "offer":
+            self._waiting_for = "the edge did not answer the request"
+            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor)]
         lines = offers(offered, fps)
         attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"

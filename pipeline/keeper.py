@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.reconnect import Backoff, Outages, worth_retrying
-from splitrtc_errors import BadArgument, ConnectionLost, Rejected, SplitRtcError
+from splitrtc_errors import BadArgument, ConnectionLost, NoCommonOperatingPoint, Rejected, SplitRtcError
 
 if TYPE_CHECKING:
     from pipeline.connection import Connection
@@ -32,6 +32,7 @@ class Keeper:
         self,
         settings: UeSettings,
         connect: Callable[[str], Connection],
+        turn_to_edge: Callable[[str], Awaitable[bool]],
         lanes: Lanes,
         outages: Outages,
         backoff: Backoff,
@@ -42,6 +43,7 @@ class Keeper:
         Args:
             settings: which edges there are, and whether to go on trying.
             connect: makes a connection to a URL, not yet open.
+            turn_to_edge: called when the edge there takes nothing of what was offered; true: now more can be.
             lanes: get those of the connections, as they come and go.
             outages: are told how long there was none.
             backoff: how long to wait before trying to connect again.
@@ -55,6 +57,7 @@ class Keeper:
         """The first try has succeeded or failed."""
         self._settings = settings
         self._connect = connect
+        self._turn_to_edge = turn_to_edge
         self._lanes = lanes
         self._outages = outages
         self._backoff = backoff
@@ -91,8 +94,7 @@ class Keeper:
         old = self.connection
         if old is None or old.ended.done() or self._next is not None:
             raise BadArgument("there is no connection to move away from, or it moves already")
-        new = self._connect(url)
-        await new.open()
+        new = await self._open(url)
         try:
             if old.ended.done():
                 raise ConnectionLost(f"the old edge was lost first: {old.ended.result()}")
@@ -150,19 +152,28 @@ class Keeper:
         while True:
             errors: list[SplitRtcError] = []
             for url in sorted(self._settings.urls, key=lambda url: url == lost):
-                connection = self._connect(url)
                 try:
-                    await connection.open()
+                    return await self._open(url)
                 except SplitRtcError as error:
                     errors.append(error)
-                else:
-                    return connection
             last = errors[-1]
             if not self._settings.keeps_trying or not any(map(worth_retrying, errors)):
                 raise last
             delay = self._backoff.delay(last.retry_after if isinstance(last, Rejected) else None)
             self._went_down(str(last), time.monotonic())
             await asyncio.sleep(delay)
+
+    async def _open(self, url: str) -> Connection:
+        """A new connection to this edge."""
+        while True:
+            connection = self._connect(url)
+            try:
+                await connection.open()
+            except NoCommonOperatingPoint:
+                if not await self._turn_to_edge(url):
+                    raise
+            else:
+                return connection
 
     def _came_up(self, connection: Connection) -> float:
         now = time.monotonic()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from pipeline.delivery import Show, silently
 from pipeline.table import LiveTable
 from pipeline.ue import UeSession
 from splitrtc_errors import BadArgument
@@ -32,19 +33,21 @@ async def play(
     repeat: bool,
     table: bool,
     on_mode: Callable[[ModeChanged], object] = lambda _: None,
+    show: Show = silently,
 ) -> dict[str, Any]:
     """Run a source through a session; returns the summary.
 
     SIGINT and SIGTERM end the run as the end of the source does. While there is no session yet they end the attempt,
     with SystemExit: nothing has come of it. A second one ends the process at once.
 
-    ``seconds`` limits the time from the opening of the source on; ``table`` draws the stages on stderr while it runs;
-    ``on_mode`` is told when, from then on, frames begin to be answered another way.
+    ``seconds`` limits the time from the opening of the source on; ``table`` draws the stages on stderr while it
+    runs, ``show`` how far a download has come; ``on_mode`` is told when, from then on, frames begin to be answered
+    another way.
     """
     started = time.monotonic()
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
-        connecting = asyncio.create_task(stack.enter_async_context(UeSession(settings)))
+        connecting = asyncio.create_task(stack.enter_async_context(UeSession(settings, show=show)))
         with _FirstSignal(connecting.cancel) as first:
             try:
                 session = await connecting

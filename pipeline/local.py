@@ -153,7 +153,7 @@ def first_in_time(
 
 def load_own(settings: UeSettings, card: ModelCard | None = None) -> LocalLane:
     """The whole model of a card, else of the one that the settings name; raises UnknownModel, ModelError, ..."""
-    card = card or Zoo(settings.models).get(settings.model or DEFAULT_MODEL)
+    card = card or Zoo(settings.models, bundled=settings.bundled).get(settings.model or DEFAULT_MODEL)
     return LocalLane(card, provider=settings.provider, threads=settings.threads, threshold=settings.threshold)
 
 
@@ -178,7 +178,7 @@ class StandIn:
     def _load(self, card: ModelCard | None) -> LocalLane | None:
         settings = self._settings
         try:
-            zoo = Zoo(settings.models)
+            zoo = Zoo(settings.models, bundled=settings.bundled)
             cards = stand_ins(zoo, card or zoo.get(settings.model or DEFAULT_MODEL))
             lane = first_in_time(cards, partial(load_own, settings), settings.budget)
         except SplitRtcError as error:

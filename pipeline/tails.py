@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
 from models.task import DETECTION
-from pipeline.offers import VARIANT
 from pipeline.workers import TIME_LIMIT, Workers
 from splitrtc_errors import ModelError
 
@@ -123,7 +122,7 @@ class TailPool:
         """In a thread."""
         self._in_threads.add(key)
         try:
-            partition = self._store.get(card, tensors, variant=VARIANT)
+            partition = self._store.get(card, tensors)
             submodel = load_submodel(partition.tail_path, provider=self._provider, threads=self._threads)
             submodel.warm_up()
             return Tail(card, partition, submodel, Detector(card) if card.task == DETECTION else None)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.connection import Connection, EmulatedLink
+from pipeline.delivery import Show, silently
 from pipeline.keeper import Keeper
 from pipeline.lanes import Lanes
 from pipeline.local import StandIn, load_own
@@ -66,8 +67,8 @@ class UeSession:
     entering then waits for the edge or for that model, whichever is there first. With mode ``local`` it always does.
     """
 
-    def __init__(self, settings: UeSettings, *, backoff: Backoff | None = None) -> None:
-        """``backoff`` says how long to wait before trying to connect again."""
+    def __init__(self, settings: UeSettings, *, backoff: Backoff | None = None, show: Show = silently) -> None:
+        """``backoff`` says how long to wait before trying to connect again; ``show`` shows how a download goes on."""
         self.settings = settings
         self.counters: Counter[str] = Counter()
         """What came and could not be used, by kind."""
@@ -77,7 +78,7 @@ class UeSession:
         """Called, in the event loop, when frames begin to be answered another way."""
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="chores")
-        self._parts = DeviceParts(settings, self._chores)
+        self._parts = DeviceParts(settings, self._chores, show)
         self._resume_id = new_resume_id()
         bind = settings.media_bind  # which a link needs, and the settings have seen to
         self._link = EmulatedLink(settings.link, bind) if settings.link is not None and bind is not None else None
@@ -91,7 +92,13 @@ class UeSession:
         )
         self._stand_in = StandIn(settings) if settings.mode == "auto" and settings.fallback else None
         self._keeper = Keeper(
-            settings, self._connection_to, self._lanes, self.outages, backoff or Backoff(), self._came_up
+            settings,
+            self._connection_to,
+            self._parts.turn_to_edge,
+            self._lanes,
+            self.outages,
+            backoff or Backoff(),
+            self._came_up,
         )
         self._own: LocalLane | None = None
         self._up: asyncio.Future[None]
@@ -136,6 +143,7 @@ class UeSession:
         await self._keeper.close()
         if self._link is not None:
             await self._link.close()
+        await self._parts.close()
         executors = [self._worker, self._chores]
         executors += [] if self._stand_in is None else [self._stand_in.executor]
         for executor in executors:

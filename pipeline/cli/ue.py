@@ -19,8 +19,9 @@ from pipeline.cli.common import (
     run_async,
     set_up_logging,
 )
-from pipeline.cli.fetching import fetched, offline_option
-from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, MODES, PRIVACIES, UeSettings
+from pipeline.cli.fetching import is_offline, local_model, offline_option, progress_bar
+from pipeline.settings import CONNECT_TIMEOUT, DECIDERS, FRAME_BUDGET, MODES, UeSettings
+from signaling.decision import OPTIMISE, PRIVACY
 from splitrtc_errors import BadArgument
 
 __all__ = ["ue"]
@@ -56,7 +57,7 @@ Examples:
 )
 @option(
     "--privacy",
-    type=click.Choice(PRIVACIES),
+    type=click.Choice(PRIVACY),
     default="any",
     help="no-pictures: refuse whatever would send the picture itself.",
 )
@@ -114,7 +115,17 @@ Examples:
     type=click.Path(path_type=Path),
     help="Further folder of model cards or model files; may be repeated.",
 )
+@option("--bundled/--no-bundled", default=True, help="Use the models that come with the program.")
 @offline_option
+@option(
+    "--decide",
+    type=click.Choice(DECIDERS),
+    default="offer",
+    help="Who decides on cut and profile: the network or the ue, by what each would take; offer: the edge takes the"
+    " first one that it accepts.",
+)
+@option("--optimise", type=click.Choice(OPTIMISE), default="latency", help="With --decide: what shall be little.")
+@option("--prefer", metavar="CUT", help="With --decide: take this cut, by name or id, if it may be.")
 @option("--budget", type=float, default=FRAME_BUDGET, metavar="S", help="Seconds after which a result is worthless.")
 @option("--timeout", type=float, default=CONNECT_TIMEOUT, metavar="S", help="Seconds to connect.")
 @option(
@@ -148,7 +159,7 @@ def ue(
     if as_json and "-" in sinks:
         raise BadArgument("--json and --sink - both want stdout: write the lines to a file, as in --sink out.jsonl")
     if model is not None:
-        (model,) = fetched([model], flags["models"])
+        model = local_model(model, flags["models"], bundled=flags["bundled"])
     if not edges and flags["mode"] != "local":
         raise BadArgument("no edge: give --edge URL, or --mode local to do without")
     url, *others = edges or ("",)
@@ -158,13 +169,16 @@ def ue(
         fallback=not no_fallback,
         model=model,
         token=read_token(token, token_file),
+        deliver=not is_offline(),
         **flags,
     )
     from pipeline.live import play
 
     live = sys.stderr.isatty()
     events = {"on_mode": lambda change: echo_json(change.to_json())} if as_json else {}
-    summary = run_async(play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live, **events))
+    summary = run_async(
+        play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live, show=progress_bar, **events)
+    )
     if as_json:
         echo_json(summary)
     elif not live:

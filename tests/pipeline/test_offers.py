@@ -11,7 +11,7 @@ import pytest
 
 from models import Zoo, bytes_digest, needs_calibration, parse_profile
 from models.zoo import DEFAULT_MODEL
-from pipeline.offers import VARIANT, acceptables, offers, output_profile, points
+from pipeline.offers import acceptables, offers, output_profile, points
 from signaling import MAX_OFFERS, choose
 from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
@@ -171,7 +171,7 @@ def test_a_point_knows_its_own_line_again() -> None:
         assert not point.matches(replace(offer, direction="down"))
         assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))
         assert point.matches(replace(offer, model="by-another-name", fps=5))
-        assert (offer.head, offer.direction, offer.dynamic) == (VARIANT, "up", False)
+        assert (offer.head, offer.direction, offer.dynamic) == ("fp32", "up", False)
 
 
 def test_with_another_calibration_only_what_needs_none_is_in_common() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli.fetching import progress_bar
 from pipeline.demo import edge_process, start_edge, stop_edge
 from pipeline.settings import UeSettings
 from pipeline.summary import Summary
@@ -37,6 +38,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
 
     async def play(settings: UeSettings, source: str, **options: Any) -> dict[str, Any]:
+        assert options.pop("show") is progress_bar
         asked.append({"settings": settings, "source": source, **options})
         return SUMMARY
 
@@ -153,8 +155,16 @@ def test_a_url_that_is_none_is_told_without_what_may_be_secret(splitrtc: Call, u
 
 
 @pytest.mark.parametrize("flag", ["--model", "--partition", "--profile"])
-def test_what_the_zoo_does_not_have_is_told(splitrtc: Call, flag: str) -> None:
-    done = splitrtc("ue", "--edge", "127.0.0.1:1", flag, "nonsense")
+def test_what_neither_zoo_nor_edge_has_is_told(splitrtc: Call, edge_url: str, flag: str) -> None:
+    done = splitrtc("ue", "--edge", edge_url, "--token", "secret", flag, "nonsense")
+    assert done.exit_code == UnknownModel.exit_code
+    assert "the edge" in done.error
+    assert "nonsense" in done.error
+
+
+@pytest.mark.parametrize("flag", ["--model", "--partition", "--profile"])
+def test_what_the_zoo_does_not_have_is_told_offline(splitrtc: Call, flag: str) -> None:
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--offline", flag, "nonsense")
     assert done.exit_code == UnknownModel.exit_code
     assert "nonsense" in done.error
 
