@@ -16,9 +16,11 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	models/graph/surroundings.py models/graph/folding.py models/graph/candidates.py models/graph/planning.py \
 	signaling/addresses.py signaling/problems.py signaling/strictjson.py signaling/messages.py signaling/swap.py \
 	signaling/endpoint.py signaling/aisplit.py signaling/negotiation.py signaling/control.py \
-	signaling/parametersets.py signaling/auth.py signaling/limits.py signaling/resume.py \
+	signaling/parametersets.py signaling/auth.py signaling/ranges.py signaling/limits.py signaling/resume.py \
+	signaling/entries.py signaling/manifest.py signaling/candidates.py signaling/decision.py \
+	signaling/applications.py signaling/procedures.py \
 	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
-	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py pipeline/privacy.py \
+	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py pipeline/modes.py pipeline/events.py pipeline/privacy.py \
 	models/ladder.py models/evaluation/*.py pipeline/evaluation/figures.py
 
 empty :=

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import splitrtc_errors as errors
     from models import Detections, to_supervision
     from pipeline.edge import Edge
+    from pipeline.events import ModeChanged
     from pipeline.frames import Frame
     from pipeline.outcome import FrameResult, Timings
     from pipeline.run import Run
@@ -40,6 +41,7 @@ _MODULE_OF = {
     "EdgeSettings": "pipeline.settings",
     "Frame": "pipeline.frames",
     "FrameResult": "pipeline.outcome",
+    "ModeChanged": "pipeline.events",
     "Picture": "pipeline.sources",
     "Run": "pipeline.run",
     "Sink": "pipeline.sinks",
@@ -59,6 +61,7 @@ __all__ = [
     "EdgeSettings",
     "Frame",
     "FrameResult",
+    "ModeChanged",
     "Picture",
     "Run",
     "Sink",
@@ -79,6 +82,7 @@ def connect(url: str, **settings: Unpack[UeOptions]) -> UeSession:
     """A session with the edge at ``url`` (``ws://``, ``wss://`` or ``HOST:PORT``), to be used as ``async with``.
 
     ``settings`` are the fields of `UeSettings`: model, partition, profile, fps, token, ca, fingerprint, bind, ...
+    A session ends with ConnectionLost when the edge is lost, unless ``mode="auto"`` or ``reconnect=True``.
     Raises BadArgument for one that is not what is expected; connecting happens on entering.
     """
     from pipeline.settings import UeSettings

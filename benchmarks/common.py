@@ -133,7 +133,7 @@ def run_json(*arguments: str | Path) -> dict[str, Any]:
     )
     if done.returncode:
         raise SystemExit(f"a process of the benchmark failed:\n{done.stderr[-2000:]}")
-    value: dict[str, Any] = json.loads(done.stdout)
+    value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return value
 
 

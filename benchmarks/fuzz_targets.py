@@ -194,6 +194,7 @@ def _signaling_targets() -> Iterator[Target]:
         parse_control,
         serialise_control,
     )
+    from signaling.applications import REQUESTS
     from signaling.endpoint import SwapEndpoint
     from signaling.messages import (
         Accept,
@@ -259,18 +260,70 @@ def _signaling_targets() -> Iterator[Target]:
         yield Target(name, _text(partial(parse, dialect=dialect)), good, (MalformedMessage,), is_text=True)
         texts = good
 
-    endpoint = SwapEndpoint("server")
+    endpoint = SwapEndpoint("server", applications=REQUESTS)
 
     def exchange(text: str) -> None:
         nonlocal endpoint
         endpoint.receive(text)
         endpoint.take_outgoing()
         if endpoint.exhausted:
-            endpoint = SwapEndpoint("server")
+            endpoint = SwapEndpoint("server", applications=REQUESTS)
 
     yield Target("SWAP endpoint", _text(exchange), texts, (), is_text=True)
     problems = [json.dumps(problem.to_json()).encode(), b'"text"', b"plain"]
     yield Target("problem", _text(Problem.from_json), problems, (), is_text=True)
+    yield from _procedure_targets()
+
+
+def _procedure_targets() -> Iterator[Target]:
+    from models.information import EndpointCapabilities, ServiceRequirements
+    from signaling.applications import (
+        InferenceRequest,
+        InferenceResponse,
+        InformationRequest,
+        InformationResponse,
+        Need,
+        Selection,
+        SelectionRequest,
+        SelectionResponse,
+        read_request,
+        read_response,
+        statement,
+    )
+    from signaling.manifest import read_manifest
+    from signaling.strictjson import read_object
+    from splitrtc_errors import ProtocolError
+
+    digest = "sha-256:" + 64 * "a"
+    device = EndpointCapabilities(("ONNX",), ("raw", "klt"), 5e9, 10**9, 2e7, 20.0, "ONNX Runtime 1.31", ("cpu",), 4)
+    need = Need(ServiceRequirements("detection", 200.0, 25.0), device, models=(digest,), model="m", prefer="early")
+    selection = Selection("split", digest, "fp32", 32 * "b", "raw", digest)
+    requests = [
+        statement(request)
+        for request in (
+            InferenceRequest(1, need, 32 * "c"),
+            InformationRequest(1, need),
+            SelectionRequest(1, selection, 32 * "c"),
+        )
+    ]
+    told = read_manifest(_manifest())
+    responses = [
+        statement(response)
+        for response in (
+            InferenceResponse(1, selection, 1e4),
+            InformationResponse(1, told.models, told.capabilities, told.load, told.state, selection),
+            SelectionResponse(1, 1e4),
+        )
+    ]
+    for name, read, said in (("request", read_request, requests), ("response", read_response, responses)):
+        good = [json.dumps({"type": type_, "value": value}).encode() for type_, value in said]
+
+        def take(text: str, read: Callable[[str, object], object] = read) -> None:
+            fields = read_object(text, 2**22)
+            type_ = fields.get("type")
+            read(type_ if isinstance(type_, str) else "", fields.get("value"))
+
+        yield Target(f"procedures, {name}", _text(take), good, (ProtocolError,), is_text=True)
 
 
 def _codec_targets() -> Iterator[Target]:
@@ -294,15 +347,28 @@ def _codec_targets() -> Iterator[Target]:
     specs = (TensorSpec("a", "float32", (1, 8, 6, 6)), TensorSpec("b", "float32", (1, 16)))
     digest = "sha-256:" + 64 * "a"
     ends = (np.full(8, -1, np.float32), np.full(8, 1, np.float32), np.zeros(8, np.float32))
-    klt = _klt_tables(8)
-    parts = [TensorCalibration("a", 1, *ends, klt=klt), TensorCalibration("b", 0, *(end[:1] for end in ends))]
+    parts = [
+        TensorCalibration("a", 1, *ends, **_tables(8)),
+        TensorCalibration("b", 0, *(end[:1] for end in ends), **_tables(1)),
+    ]
     calibration = Calibration.from_bytes(
         calibration_bytes(digest, partition_id(digest, [spec.name for spec in specs]), parts, "nothing")
     )
     rng = np.random.default_rng(1)
     values = [rng.normal(0, 0.5, spec.shape).astype(np.float32) for spec in specs]
     good: list[bytes] = []
-    for name in ("raw", "q8-zstd", "q4-zstd", "q3-zstd", "q4-snappy", "q16-snappy"):
+    for name in (
+        "raw",
+        "q8-zstd",
+        "q4-zstd",
+        "q3-zstd",
+        "q4-snappy",
+        "q16-snappy",
+        "q8-range",
+        "q3-range",
+        "pca",
+        "clusters",
+    ):
         profile = parse_profile(name)
         slices = make_encoder(profile, specs, calibration, 128).encode(1, values).slices
         good += slices
@@ -314,7 +380,9 @@ def _codec_targets() -> Iterator[Target]:
                 raise AssertionError("NaN came out of a decoder")
 
         yield Target(f"decoder {name}", decode, slices)
-    yield from _klt_targets(specs[:1], values[:1], replace(calibration, tensors=calibration.tensors[:1]))
+    first = replace(calibration, tensors=calibration.tensors[:1])
+    yield from _klt_targets(specs[:1], values[:1], first)
+    yield from _avc_targets(specs[:1], values[:1], first)
     yield Target("slice", lambda data: parse_slice(data, (288, 16)), good, (CodecError,))
 
     count = 5
@@ -347,6 +415,54 @@ def _klt_tables(channels: int) -> KltTables:
     return KltTables(9, np.zeros(channels, np.int16), transforms, kinds, (offsets, offsets), salience)
 
 
+def _tables(channels: int) -> dict[str, Any]:
+    """All tables of a tensor: rotations that rotate nothing, codes that are all as likely."""
+    import numpy as np
+
+    from models.codecs.clusters_tables import SIZES, WORDS, ClustersTables, Codebook
+    from models.codecs.pca_tables import PcaTables
+    from models.codecs.range_tables import CODES, RangeTables
+
+    mean, rows = np.zeros(channels, np.int16), 100 * np.eye(channels, dtype=np.int8)
+    words = [np.arange(-(-channels // size) * WORDS * size).astype(np.int8) for size in SIZES]
+    books = [
+        Codebook(one.reshape(-1, WORDS, size), np.ones(-(-channels // size), np.uint8))
+        for one, size in zip(words, SIZES, strict=True)
+    ]
+    return {
+        "klt": _klt_tables(channels),
+        "range": RangeTables(np.zeros(channels, np.uint8), np.full((1, CODES), CODES, np.uint16)),
+        "pca": PcaTables(9, mean, rows, np.full(channels, 2**8, np.uint16), 12),
+        "clusters": ClustersTables(9, mean, np.arange(channels, dtype=np.uint16), tuple(books)),
+    }
+
+
+def _avc_targets(
+    specs: Sequence[TensorSpec], values: Sequence[NDArray[Any]], calibration: Calibration
+) -> Iterator[Target]:
+    import numpy as np
+
+    from models import make_decoder, make_encoder, parse_profile
+    from models.codecs.avc_messages import parse_message
+    from splitrtc_errors import CodecError
+
+    profile = parse_profile("avc:qp=1")
+    encoder = make_encoder(profile, specs, calibration, 600)
+    frames = [encoder.encode(number, [number * value for value in values]) for number in (1, 2)]
+    for frame, name in zip(frames, ("keyframe", "predicted"), strict=True):
+        decoder = make_decoder(profile, specs, calibration)
+        decoder.decode(1, frames[0].slices)
+
+        def decode(data: bytes, decoder: Any = decoder, frame: Any = frame) -> None:
+            decoded = decoder.decode(2, [data, *frame.slices[1:]], frame.intra)
+            if not all(np.isfinite(tensor).all() for tensor in decoded.tensors):
+                raise AssertionError("something that is not finite came out of a decoder")
+
+        yield Target(f"decoder avc, {name}", decode, frame.slices)
+    sizes = [(32, 32)]
+    yield Target("avc message", lambda data: parse_message(data, True, sizes), frames[0].slices, (CodecError,))
+
+
 def _klt_targets(
     specs: Sequence[TensorSpec], values: Sequence[NDArray[Any]], calibration: Calibration
 ) -> Iterator[Target]:
@@ -373,7 +489,8 @@ def _klt_targets(
 def _file_targets() -> Iterator[Target]:
     from models import Calibration, ModelCard, Zoo
     from models.information import read_information
-    from splitrtc_errors import ModelError, ModelFileError
+    from signaling.manifest import read_manifest
+    from splitrtc_errors import ModelError, ModelFileError, ProtocolError
 
     card = Zoo().get()
     path = card.calibration_path(next(cut for cut in card.partitions if cut.default))
@@ -383,7 +500,7 @@ def _file_targets() -> Iterator[Target]:
     for tensor in value["tensors"]:
         for name in ("low", "high", "mean"):
             tensor[name] = tensor[name][:3]
-        tensor["klt"] = _klt_tables(3).to_json()
+        tensor |= {name: tables.to_json() for name, tables in _tables(3).items()}
     yield Target("calibration", Calibration.from_bytes, [json.dumps(value).encode()], (ModelError,), is_text=True)
 
     texts = []
@@ -403,6 +520,36 @@ def _file_targets() -> Iterator[Target]:
 
     yield Target("card", read_card, texts, (ModelError,), is_text=True)
     yield Target("information", read_information, _information(), (ModelError,), is_text=True)
+    yield Target("manifest", read_manifest, [_manifest()], (ProtocolError,), is_text=True)
+
+
+def _manifest() -> bytes:
+    """A manifest with a model in it."""
+    from models.information import EndpointCapabilities, ModelInformation, read_information
+    from signaling.manifest import (
+        EdgeLimits,
+        File,
+        Load,
+        Manifest,
+        ModelEntry,
+        PartitionEntry,
+        ProfileEntry,
+        Service,
+        VariantEntry,
+        manifest_bytes,
+    )
+
+    model, _, endpoint = map(read_information, _information())
+    assert isinstance(model, ModelInformation)
+    assert isinstance(endpoint, EndpointCapabilities)
+    file = File(model.identifier, 9, "a.onnx")
+    profile = ProfileEntry("raw", file, 9.0, 1.0, 2.0, 30.5, 0.9)
+    variants = (VariantEntry("fp32", file, 99, 5.0, 30.5),)
+    partition = PartitionEntry(model.split_points[0].identifier, "early", variants, (profile,), tail_ms=3.0)
+    models = (ModelEntry(model, file, "whole", (partition,), file, 20.0),)
+    return manifest_bytes(
+        Manifest(Service("x", "1"), "ready", Load(1, 2, 0.5), EdgeLimits(9, 30.0, 5e3), endpoint, models)
+    )
 
 
 def _information() -> list[bytes]:

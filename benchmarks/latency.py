@@ -100,9 +100,9 @@ async def count_transport(loop: CountingLoop, url: str, seconds: float) -> dict[
 
 def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Run the benchmark."""
-    command = ("-m", "splitrtc", "ue", "--source", "clip", "--json", "--log-level", "warning")
+    command = ("-m", "splitrtc", "ue", "--mode", "split", "--source", "clip", "--json")
     with edge_process() as edge:
-        limits = ("--edge", edge.url, "--seconds", str(options.seconds))
+        limits = ("--log-level", "warning", "--edge", edge.url, "--seconds", str(options.seconds))
         runs = [run_json(*command, *limits) for _ in progress.track(range(options.runs), description="latency")]
         progress.add_task("bytes of the transport", total=None)
         with asyncio.Runner(loop_factory=CountingLoop) as runner:

@@ -128,8 +128,8 @@ def play(kind: str, edge: Edge, link: str, seconds: float) -> Played:
     """The clip over a link, once."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "frames.jsonl")
-        command = ("-m", KINDS[kind], "ue", "--edge", edge.url, "--profile", PROFILE, "--json", "--log-level", "error")
-        summary = run_json(*command, "--seconds", str(seconds), "--sink", lines, "--link", link)
+        command = ("-m", KINDS[kind], "ue", "--edge", edge.url, "--mode", "split", "--profile", PROFILE, "--json")
+        summary = run_json(*command, "--log-level", "error", "--seconds", str(seconds), "--sink", lines, "--link", link)
         frames = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
     told = summary["link"]
     return Played(frames, told["started"], told["up"]["delivered_bytes"] + told["down"]["delivered_bytes"])

@@ -34,7 +34,7 @@ FIGURES = (
 
 def start_ue(url: str) -> dict[str, Any]:
     """Start a UE, read its lines until there is a detection, end it."""
-    command = ["-m", "splitrtc", "ue", "--edge", url, "--source", "clip", "--sink", "-"]
+    command = ["-m", "splitrtc", "ue", "--edge", url, "--mode", "split", "--source", "clip", "--sink", "-"]
     started = time.monotonic()
     first_result = None
     with subprocess.Popen(

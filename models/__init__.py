@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         Encoder,
         Profile,
         bits_per_element,
+        calibration_for,
+        is_accepted_unasked,
         is_calibrated,
         make_decoder,
         make_encoder,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
         SplitPoint,
         read_information,
     )
-    from models.partition import Partition, PartitionStore
+    from models.partition import Head, Partition, PartitionStore
     from models.preprocess import Preprocessor
     from models.resolve import resolve_model
     from models.runtime import Submodel, available_providers, load_submodel
@@ -55,6 +57,8 @@ _MODULES = {
         "make_decoder",
         "make_encoder",
         "bits_per_element",
+        "calibration_for",
+        "is_accepted_unasked",
         "is_calibrated",
         "needs_calibration",
         "parse_profile",
@@ -71,7 +75,7 @@ _MODULES = {
         "read_information",
     ),
     "models.graph": ("Cut", "Model", "Part", "split"),
-    "models.partition": ("Partition", "PartitionStore"),
+    "models.partition": ("Head", "Partition", "PartitionStore"),
     "models.preprocess": ("Preprocessor",),
     "models.resolve": ("resolve_model",),
     "models.runtime": ("Submodel", "available_providers", "load_submodel"),
@@ -91,6 +95,7 @@ __all__ = [
     "EncodedFrame",
     "Encoder",
     "EndpointCapabilities",
+    "Head",
     "IntermediateData",
     "Model",
     "ModelCard",
@@ -110,8 +115,10 @@ __all__ = [
     "available_providers",
     "bits_per_element",
     "bytes_digest",
+    "calibration_for",
     "digest_hex",
     "file_digest",
+    "is_accepted_unasked",
     "is_calibrated",
     "is_digest",
     "is_partition_id",

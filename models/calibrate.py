@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.calibration import DEFAULT_PERCENTILE, TensorCalibration, calibration_bytes, collect
+from models.calibration import (
+    DEFAULT_PERCENTILE,
+    TABLES,
+    Calibration,
+    TensorCalibration,
+    calibration_bytes,
+    collect,
+)
 from splitrtc_errors import BadArgument, SourceError
 
 if TYPE_CHECKING:
     from models.card import ModelCard, PartitionCard
+    from models.tensor import TensorSpec
 
 __all__ = ["Material", "calibrate", "images_in"]
 
@@ -57,7 +65,8 @@ def calibrate(
     partition: PartitionCard,
     material: Material,
     *,
-    klt: bool = True,
+    tables: Collection[str] = frozenset(TABLES),
+    kept: Calibration | None = None,
     percentile: float = DEFAULT_PERCENTILE,
     progress: Progress = lambda done, of: None,
 ) -> bytes:
@@ -67,7 +76,8 @@ def calibrate(
         card: the model's.
         partition: one of its.
         material: what it is made from.
-        klt: with tables for the profiles klt and klt-light; needs torch.
+        tables: to make besides ranges, of TABLES; klt needs torch.
+        kept: a file's content of which all other tables are kept, and the ranges.
         percentile: of a channel's values that lie below its range, and above.
         progress: see Progress.
 
@@ -81,6 +91,7 @@ def calibrate(
     from models.runtime import load_submodel
 
     parts = PartitionStore().get(card, partition.tensors)
+    klt = "klt" in tables
     if klt:
         from models.gradients import Tail
         from models.klt_fit import STEPS, Samples, fit
@@ -105,6 +116,11 @@ def calibrate(
     images = [_read_image(path) for path in material.images]
     frames = [run(image) for image in images]
     ranges = collect(frames, parts.crossing, percentile)
+    if kept is not None:
+        ranges = tuple(kept.of(spec.name) for spec in parts.crossing)
+    ranges = tuple(
+        _fitted(spec, ranges[n], [frame[n] for frame in frames], tables) for n, spec in enumerate(parts.crossing)
+    )
     tensors: tuple[TensorCalibration, ...] = ranges
     if klt:
         slopes = []
@@ -131,6 +147,20 @@ def calibrate(
     progress(total, total)
     made_from = material.made_from or f"{count} images"
     return calibration_bytes(card.digest, card.partition_id(partition), tensors, made_from)
+
+
+def _fitted(
+    spec: TensorSpec, ranges: TensorCalibration, frames: Sequence[NDArray[Any]], tables: Collection[str]
+) -> TensorCalibration:
+    """A tensor's ranges with those of the tables that its elements alone determine."""
+    from models.reduced_fit import fit_clusters, fit_pca, fit_range
+
+    made: dict[str, Any] = {
+        name: fit(spec, ranges, frames)
+        for name, fit in (("range", fit_range), ("pca", fit_pca), ("clusters", fit_clusters))
+        if name in tables
+    }
+    return replace(ranges, **made)
 
 
 def _pairs(clip: Path | None, images: Sequence[Image]) -> Iterator[tuple[Image, Image]]:

@@ -4,7 +4,7 @@ Encoder and decoder hold the same file, known by its digest, so that no range tr
 tensors once and for all are as good as ranges per frame, and keep predictions between frames steady.
 
 ``splitrtc calibrate`` makes one from pictures like those that the model will see (`models.calibrate`). Of them only
-ranges, means and the tables of `models.codecs.klt_tables` go into it.
+ranges, means and tables go into it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.codecs.clusters_tables import ClustersTables
 from models.codecs.klt_tables import KltTables
+from models.codecs.pca_tables import PcaTables
 from models.codecs.quantise import steps
+from models.codecs.range_tables import RangeTables
 from models.identity import bytes_digest, partition_id
 from models.tensor import MAX_RANK, TensorSpec
 from splitrtc_errors import BadArgument, CodecError, ModelFileError
 
-__all__ = ["DEFAULT_PERCENTILE", "Calibration", "TensorCalibration", "calibration_bytes", "collect"]
+__all__ = ["DEFAULT_PERCENTILE", "TABLES", "Calibration", "TensorCalibration", "calibration_bytes", "collect"]
 
 FORMAT = 1
 DEFAULT_PERCENTILE = 0.02
@@ -33,6 +36,15 @@ DEFAULT_PERCENTILE = 0.02
 MAX_BYTES = 2**22
 MAX_TENSORS = 64
 MAX_MADE_FROM = 500
+
+
+TABLES: dict[str, type[KltTables] | type[RangeTables] | type[PcaTables] | type[ClustersTables]] = {
+    "klt": KltTables,
+    "range": RangeTables,
+    "pca": PcaTables,
+    "clusters": ClustersTables,
+}
+"""Tables that a tensor may have besides its ranges, by the member of the file that they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +60,11 @@ class TensorCalibration:
     high: NDArray[np.float32]
     mean: NDArray[np.float32]
     klt: KltTables | None = field(default=None, kw_only=True)
-    """What the profiles klt and klt-light need; None where the file was made without."""
+    """What the profiles klt, klt-light and avc need; None where the file was made without, as in all of these."""
+    range: RangeTables | None = field(default=None, kw_only=True)
+    """What the profiles q2-range to q8-range need."""
+    pca: PcaTables | None = field(default=None, kw_only=True)
+    clusters: ClustersTables | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used to quantise, with CodecError."""
@@ -65,6 +81,10 @@ class TensorCalibration:
             raise CodecError(f"tensor {self.name}: a channel's mean is not within its range")
         for values in (self.low, self.high, self.mean):
             values.flags.writeable = False
+
+    def missing(self, tables: str) -> bool:
+        """Whether these tables, one of TABLES, are not there."""
+        return getattr(self, tables) is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,12 +158,13 @@ def _read_tensor(item: object) -> TensorCalibration:
             "high": list(high),
             "mean": list(mean),
             **others,
-        } if others.keys() <= {"klt"}:
-            klt = KltTables.from_json(others["klt"], len(low)) if others else None
-            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)), klt=klt)
+        } if others.keys() <= TABLES.keys():
+            tables: dict[str, Any] = {str(key): TABLES[str(key)].from_json(others[key], len(low)) for key in others}
+            return TensorCalibration(name, axis, *(_float32(name, numbers) for numbers in (low, high, mean)), **tables)
         case _:
             raise ValueError(
-                "a tensor has a name, an axis and lists low, high and mean, perhaps klt tables, and nothing else"
+                "a tensor has a name, an axis and lists low, high and mean, perhaps tables "
+                f"({', '.join(TABLES)}), and nothing else"
             )
 
 
@@ -184,7 +205,7 @@ def calibration_bytes(model: str, partition: str, tensors: Sequence[TensorCalibr
         "partition": partition,
         "tensors": [
             {"name": t.name, "axis": t.axis, "low": decimals(t.low), "high": decimals(t.high), "mean": decimals(t.mean)}
-            | ({} if t.klt is None else {"klt": t.klt.to_json()})
+            | {key: getattr(t, key).to_json() for key in TABLES if not t.missing(key)}
             for t in sorted(tensors, key=lambda tensor: tensor.name.encode())
         ],
         "made_from": made_from,

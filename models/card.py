@@ -34,6 +34,12 @@ MAX_OUTPUTS = 64
 """Outputs of a model: as many tensors as a parameter set describes."""
 DEFAULT_OUTPUT_PROFILE = "raw"
 
+SMALLER = ("fp16", "int8")
+"""Variants of a head besides fp32, the larger one first."""
+VARIANTS = ("fp32", *SMALLER)
+"""The forms in which a head is to be had."""
+DELIVERIES = ("head", "whole", "none")
+
 IMAGE_DTYPES = ("float32", "int32", "uint8")
 
 _URL = re.compile(r"(https://|http://(127\.0\.0\.1|\[::1\])[:/])[!-~]{1,2000}")
@@ -68,13 +74,16 @@ class PartitionCard:
     """A partition that the model's card recommends: a short name for its crossing tensors.
 
     ``calibration`` is the name of the calibration file beside the card, None when there is none; ``default`` marks
-    the one partition that is used when none is asked for. ``ladder`` holds what profiles were measured to cost there.
+    the one partition that is used when none is asked for. ``variants`` are smaller forms of the head that may be
+    delivered besides that in fp32 (`models.variants`), because they are accurate enough. ``ladder`` holds what
+    profiles were measured to cost there.
     """
 
     name: str
     tensors: tuple[str, ...]
     calibration: str | None
     default: bool
+    variants: tuple[str, ...] = ()
     ladder: tuple[Rung, ...] = ()
 
     @classmethod
@@ -86,9 +95,12 @@ class PartitionCard:
             tensors=members.take_texts("tensors"),
             calibration=members.take_name("calibration") if members.has("calibration") else None,
             default=members.take("default", bool),
+            variants=members.take_texts("variants") if members.has("variants") else (),
             ladder=read_ladder(members.take("ladder", list), f"{where}: ladder") if members.has("ladder") else (),
         )
         members.done()
+        if len(set(partition.variants)) != len(partition.variants) or not set(partition.variants) <= set(SMALLER):
+            raise ModelFileError(f"{where}: 'variants' are some of {', '.join(SMALLER)}, each once")
         return partition
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +108,8 @@ class PartitionCard:
         value: dict[str, Any] = {"name": self.name, "tensors": list(self.tensors), "default": self.default}
         if self.calibration is not None:
             value["calibration"] = self.calibration
+        if self.variants:
+            value["variants"] = list(self.variants)
         if self.ladder:
             value["ladder"] = [rung.to_json() for rung in self.ladder]
         return value
@@ -116,6 +130,7 @@ class ModelCard:
     ``profiles`` are recommended for its intermediate data, from the best quality to the fewest bytes. ``accuracy`` is
     a statement for people, with the set it holds for. ``directory`` is where the card was found; the files that it
     names lie there, but the model's may also lie in the cache, or, under any name, in one of ``folders``.
+    ``deliver`` is what of the model may leave an edge: its ``head``s, also the ``whole``, or ``none`` of it.
     """
 
     name: str
@@ -138,6 +153,7 @@ class ModelCard:
     constants: tuple[Constant, ...] = ()
     output_profile: str = DEFAULT_OUTPUT_PROFILE
     download: str | None = None
+    deliver: str = "head"
     directory: Path | None = field(default=None, compare=False)
     folders: tuple[Path, ...] = field(default=(), compare=False)
 
@@ -198,6 +214,7 @@ class ModelCard:
             constants=tuple(Constant.from_json(item, f"{where}: a constant") for item in constants),
             output_profile=output_profile,
             download=_download(members.take("download", dict), where) if members.has("download") else None,
+            deliver=members.take_choice("deliver", DELIVERIES) if members.has("deliver") else "head",
             directory=directory,
         )
         members.done()
@@ -319,6 +336,8 @@ class ModelCard:
             value["constants"] = [constant.to_json() for constant in self.constants]
         if self.download is not None:
             value["download"] = {"url": self.download}
+        if self.deliver != "head":
+            value["deliver"] = self.deliver
         return value
 
     @property

@@ -1,7 +1,7 @@
-"""Fetching model files into the user's cache: resumed, verified by their digest, and there in one step or not at all.
+"""Fetching files into the user's cache: resumed, verified by their digest, and there in one step or not at all.
 
-Nothing here is called unless somebody asked for a model by name and may wait for it: it blocks, and goes to the
-network.
+Nothing here is called unless somebody asked for a model by name, or for a session with an edge that delivers its own,
+and may wait for it: it blocks, and goes to the network.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import fcntl
 import http.client
 import os
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +20,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from models.access import SLOW_BUFFER, Access
 from models.cache import CACHE_VARIABLE, model_cache_path
-from models.identity import DIGEST_PREFIX, file_digest
+from models.identity import DIGEST_PREFIX, digest_hex, file_digest
 from splitrtc_errors import BadArgument, ModelFileError, Unreachable, UserError
 
 if TYPE_CHECKING:
     from models.card import ModelCard
 
-__all__ = ["Download", "Progress", "ensure_file", "fetch", "is_url"]
+__all__ = ["Download", "Progress", "ensure_file", "fetch", "is_url", "read_url"]
 
 MAX_BYTES = 2**32
 """Of a file whose size nobody has stated."""
@@ -34,6 +36,9 @@ TIMEOUT = 20.0
 """Seconds without a byte after which a server counts as gone."""
 ATTEMPTS = 5
 """How often a connection that was cut is taken up again, as long as each one brought something."""
+
+MAX_WINDOW = 2**27
+"""Bytes that unpacking may keep."""
 
 _CHUNK = 2**18
 _FRAGMENT = re.compile(r"sha-?256=([0-9a-f]{64})")
@@ -45,11 +50,18 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that can be had: from where, its digest, and its size in bytes where that is known."""
+    """A file that can be had: from where, its digest, and its size in bytes where that is known.
+
+    What an edge delivers has an ``access``, and lies in a ``folder`` of its own, apart from what was fetched for good.
+    """
 
     url: str
     digest: str
     size: int | None = None
+    access: Access | None = None
+    folder: Path | None = None
+    rate: float | None = None
+    """Bytes per second that may come, about: for what shall not get in the way of something else."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -63,7 +75,25 @@ class Download:
     @property
     def path(self) -> Path:
         """Where the file lies once it was fetched."""
-        return model_cache_path(self.digest)
+        return model_cache_path(self.digest) if self.folder is None else self.folder / digest_hex(self.digest)
+
+
+def read_url(url: str, access: Access, limit: int) -> bytes:
+    """Return what a server that the user has named has at a URL, ``limit`` bytes at most.
+
+    Raises Unreachable when it cannot be had, ModelFileError when it is larger.
+    """
+    try:
+        with access.opener().open(urllib.request.Request(url), timeout=TIMEOUT) as response:
+            data: bytes = response.read(limit + 1)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise Unreachable(f"cannot fetch {url}: the server answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from error
+    if len(data) > limit:
+        raise ModelFileError(f"{url} is larger than {limit} bytes")
+    return data
 
 
 def is_url(text: str) -> bool:
@@ -87,7 +117,8 @@ def ensure_file(card: ModelCard, *, offline: bool = False, progress: Progress | 
 def fetch(download: Download, *, offline: bool = False, progress: Progress | None = None) -> Path:
     """Return the file, fetched into the cache if it is not there; any number of processes may want it at once.
 
-    What a connection that was cut has brought stays, and the next call goes on from there.
+    What a connection that was cut has brought stays, and the next call goes on from there. What
+    ``progress`` raises ends the download.
 
     Raises:
         Unreachable: the server cannot be reached, has no such file, or may not be asked (``offline``).
@@ -189,11 +220,14 @@ class _Lost(Exception):
 
 
 def _receive(part: IO[bytes], start: int, download: Download, progress: Progress) -> None:
-    headers = {"User-Agent": "splitrtc", "Accept-Encoding": "identity"}
+    # What is kept is as it will be. So only a file that is begun, and of known size, may come compressed.
+    compressed = download.access is not None and download.size is not None and not start
+    headers = {"User-Agent": "splitrtc", "Accept-Encoding": "zstd" if compressed else "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
+    opener = _opener() if download.access is None else download.access.opener(slow=download.rate is not None)
     try:
-        response = _opener().open(urllib.request.Request(download.url, headers=headers), timeout=TIMEOUT)
+        response = opener.open(urllib.request.Request(download.url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -205,7 +239,10 @@ def _receive(part: IO[bytes], start: int, download: Download, progress: Progress
         if start and not _goes_on(response.status, response.headers, start):
             start = 0
             part.truncate(0)
-        _copy(response, part, start, download, progress)
+        if compressed and response.headers.get("Content-Encoding") == "zstd":
+            _unpack(response, part, download, progress)
+        else:
+            _copy(response, part, start, download, progress)
 
 
 def _goes_on(status: int, headers: Mapping[str, str], start: int) -> bool:
@@ -222,14 +259,40 @@ def _copy(response: Any, part: IO[bytes], start: int, download: Download, progre
         raise _wrong_size(download, total, limit)
     there = start
     progress(there, download.size or total)
-    while chunk := _read(response):
+    while chunk := _read(response, _chunk(download)):
         there += len(chunk)
         if there > limit:
             raise _wrong_size(download, there, limit)
-        part.write(chunk)
-        part.flush()
+        _append(part, chunk, download)
         progress(there, download.size or total)
     if there != (total if download.size is None else download.size) and (total or download.size):
+        raise _Lost("the connection was cut")
+
+
+def _unpack(response: Any, part: IO[bytes], download: Download, progress: Progress) -> None:
+    """Write what an answer's compressed body holds, which begins with the file's first byte."""
+    import zstandard
+
+    assert download.size is not None
+    there = 0
+    progress(there, download.size)
+    # Read piece by piece: a few bytes could unpack to any number.
+    with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(response) as reader:
+        while True:
+            try:
+                chunk = reader.read(_chunk(download))
+            except zstandard.ZstdError as error:
+                raise ModelFileError(f"{download.url} is not the file: its compressed form is damaged") from error
+            except (OSError, http.client.HTTPException) as error:
+                raise _Lost(error) from error
+            if not chunk:
+                break
+            there += len(chunk)
+            if there > download.size:
+                raise _wrong_size(download, there, download.size)
+            _append(part, chunk, download)
+            progress(there, download.size)
+    if there != download.size:
         raise _Lost("the connection was cut")
 
 
@@ -237,9 +300,20 @@ def _wrong_size(download: Download, found: int, limit: int) -> ModelFileError:
     return ModelFileError(f"{download.url} is not the file: it has {found} bytes or more, expected {limit}")
 
 
-def _read(response: Any) -> bytes:
+def _chunk(download: Download) -> int:
+    return _CHUNK if download.rate is None else SLOW_BUFFER
+
+
+def _append(part: IO[bytes], chunk: bytes, download: Download) -> None:
+    part.write(chunk)
+    part.flush()
+    if download.rate is not None:
+        time.sleep(len(chunk) / download.rate)
+
+
+def _read(response: Any, size: int) -> bytes:
     try:
-        chunk: bytes = response.read(_CHUNK)
+        chunk: bytes = response.read(size)
     except (OSError, http.client.HTTPException) as error:
         raise _Lost(error) from error
     return chunk

@@ -22,12 +22,12 @@ clause                 object                      the TR's terms
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeVar
 
 from models.codecs import is_profile_id
 from models.identity import is_digest, partition_id
-from models.members import Members, read_object
+from models.members import Members, known, read_object
 from models.tensor import TensorSpec
 from splitrtc_errors import ModelFileError
 
@@ -42,6 +42,7 @@ __all__ = [
     "SplitPoint",
     "information_bytes",
     "read_information",
+    "take_information",
 ]
 
 FORMAT = 1
@@ -52,6 +53,8 @@ STRUCTURE = "splitrtc 1"
 """Tensor structure: elements row by row, little-endian (docs/protocol.md, section 4)."""
 
 MAX_BYTES = 2**23
+MAX_SIZE = 10**18
+"""Bytes of a model's file."""
 MAX_SPLIT_POINTS = 4096
 MAX_TENSORS = 64
 """Of one split point, as in a parameter set."""
@@ -59,11 +62,6 @@ MAX_ENDS = 1024
 """Inputs or outputs of a model."""
 MAX_NAMES = 64
 """Frameworks or profiles of an endpoint."""
-
-
-def _known(**members: Any) -> dict[str, Any]:
-    """The members without those of which nothing is known."""
-    return {name: value for name, value in members.items() if value is not None}
 
 
 def _read_tensors(members: Members, name: str, limit: int) -> tuple[TensorSpec, ...]:
@@ -151,9 +149,7 @@ class SplitPoint:
         """Read it strictly; ModelFileError, which starts with ``where``, says what is wrong."""
         members = Members(value, where)
         identifier = members.take("identifier", str)
-        number = members.take_count("number", high=MAX_SPLIT_POINTS)
-        if number is None:
-            raise ModelFileError(f"{where}: 'number' is missing")
+        number = members.take_integer("number", 0, MAX_SPLIT_POINTS)
         name, flag = members.take_text("name"), members.take_choice("flag", FLAGS)
         data = IntermediateData.from_json(members.take("data", dict), f"{where}: data")
         members.done()
@@ -219,7 +215,7 @@ class ModelInformation:
             identifier=identifier,
             name=members.take_text("name"),
             framework=members.take_text("framework"),
-            size=members.take_count("size", low=1) or 1,
+            size=members.take_integer("size", 1, MAX_SIZE),
             inputs=_read_tensors(members, "inputs", MAX_ENDS),
             outputs=_read_tensors(members, "outputs", MAX_ENDS),
             parameters=members.take_count("parameters"),
@@ -239,7 +235,7 @@ class ModelInformation:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
-        return _known(
+        return known(
             format=FORMAT,
             kind=self.kind,
             identifier=self.identifier,
@@ -282,7 +278,7 @@ class ServiceRequirements:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
-        return _known(
+        return known(
             format=FORMAT,
             kind=self.kind,
             type=self.type,
@@ -296,8 +292,11 @@ class ServiceRequirements:
 class EndpointCapabilities:
     """What a UE or an edge can do now (clause 6.6.5).
 
-    ``flops`` are floating-point operations per second (two for each MAC), ``memory`` is for weights and a run,
-    ``profiles`` are the compression algorithms, ``rate`` is in bit/s between the two.
+    ``flops`` are the floating-point operations per second (two for each MAC) of one thread of the CPU, as the probe of
+    `pipeline.capabilities` finds them, ``memory`` is for weights and a run, ``profiles`` are the compression
+    algorithms, ``rate`` is in bit/s from the UE to the edge, ``rtt`` the round trip's time. ``runtime`` is the one in
+    use with its version, ``providers`` are what it can run models on, from the preferred one, ``cores`` those that
+    may be used.
     """
 
     kind: ClassVar = "endpoint"
@@ -307,6 +306,14 @@ class EndpointCapabilities:
     flops: float | None = None
     memory: int | None = None
     rate: float | None = None
+    rtt: float | None = None
+    runtime: str | None = None
+    providers: tuple[str, ...] = ()
+    cores: int | None = None
+
+    def at_speed(self, factor: float) -> Self:
+        """The same endpoint so many times as fast."""
+        return self if self.flops is None else replace(self, flops=self.flops * factor)
 
     @classmethod
     def from_members(cls, members: Members) -> Self:
@@ -317,11 +324,15 @@ class EndpointCapabilities:
             flops=members.take_number("flops"),
             memory=members.take_count("memory"),
             rate=members.take_number("rate"),
+            rtt=members.take_number("rtt"),
+            runtime=members.take_text("runtime") if members.has("runtime") else None,
+            providers=_read_names(members, "providers") if members.has("providers") else (),
+            cores=members.take_count("cores", low=1),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
-        return _known(
+        return known(
             format=FORMAT,
             kind=self.kind,
             frameworks=list(self.frameworks),
@@ -329,10 +340,15 @@ class EndpointCapabilities:
             flops=self.flops,
             memory=self.memory,
             rate=self.rate,
+            rtt=self.rtt,
+            runtime=self.runtime,
+            providers=list(self.providers) or None,
+            cores=self.cores,
         )
 
 
 Information = ModelInformation | ServiceRequirements | EndpointCapabilities
+Kind = TypeVar("Kind", ModelInformation, ServiceRequirements, EndpointCapabilities)
 
 _KINDS: dict[str, type[Information]] = {
     kind.kind: kind for kind in (ModelInformation, ServiceRequirements, EndpointCapabilities)
@@ -341,10 +357,20 @@ _KINDS: dict[str, type[Information]] = {
 
 def read_information(data: bytes, where: str = "metadata") -> Information:
     """Read the JSON form of any of them strictly; ModelFileError, which starts with ``where``, says what is wrong."""
-    members = read_object(data, MAX_BYTES, where)
+    return _read(read_object(data, MAX_BYTES, where), tuple(_KINDS))
+
+
+def take_information(members: Members, name: str, kind: type[Kind]) -> Kind:
+    """Read a member that is the JSON form of one kind of metadata, as `read_information` does."""
+    information = _read(Members(members.take(name, dict), f"{members.where}: {name}"), (kind.kind,))
+    assert isinstance(information, kind)
+    return information
+
+
+def _read(members: Members, kinds: tuple[str, ...]) -> Information:
     if members.take("format", int) != FORMAT:
-        raise ModelFileError(f"{where}: 'format' is not {FORMAT}; it was made for another version of splitrtc")
-    information = _KINDS[members.take_choice("kind", tuple(_KINDS))].from_members(members)
+        raise ModelFileError(f"{members.where}: 'format' is not {FORMAT}; it was made for another version of splitrtc")
+    information = _KINDS[members.take_choice("kind", kinds)].from_members(members)
     members.done()
     return information
 

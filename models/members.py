@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from models.tensor import TensorSpec
 from splitrtc_errors import ModelFileError, TensorError
 
-__all__ = ["Members", "read_object", "shown"]
+__all__ = ["Members", "known", "read_object", "shown"]
 
 T = TypeVar("T")
 
@@ -79,6 +79,13 @@ class Members:
         value = self.take(name, int)
         if not low <= value <= high:
             raise ModelFileError(f"{self.where}: {name!r} is between {low} and {high}, not {shown(value)}")
+        return value
+
+    def take_integer(self, name: str, low: int, high: int) -> int:
+        """An integer within limits."""
+        value = self.take_count(name, low, high)
+        if value is None:
+            raise ModelFileError(f"{self.where}: {name!r} is missing")
         return value
 
     def take_text(self, name: str, limit: int = 512) -> str:
@@ -152,10 +159,20 @@ class Members:
         """Whether a member is there and was not taken yet."""
         return name in self._left
 
+    def rest(self) -> dict[str, Any]:
+        """What is left over, for another reader."""
+        left, self._left = self._left, {}
+        return left
+
     def done(self) -> None:
         """Refuse what is left over."""
         if self._left:
             raise ModelFileError(f"{self.where}: unknown {', '.join(map(shown, sorted(self._left)))}")
+
+
+def known(**members: Any) -> dict[str, Any]:
+    """The members of an object to write, without those of which nothing is known."""
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def shown(value: object) -> str:

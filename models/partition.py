@@ -5,34 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from models.cache import CACHE_VARIABLE, default_cache_dir
-from models.card import ModelCard
+from models.cache import CACHE_VARIABLE, cache_limit, default_cache_dir, trim
+from models.card import VARIANTS, ModelCard
 from models.files import replace_file
 from models.identity import bytes_digest, digest_hex, file_digest, partition_id
 from models.runtime import load_submodel
 from models.tensor import TensorSpec
 from splitrtc_errors import BadArgument, CutError, ModelFileError, TensorError, UserError
 
-__all__ = ["SIZE_VARIABLE", "VARIANTS", "Partition", "PartitionStore"]
+__all__ = ["Head", "Partition", "PartitionStore"]
 
-SIZE_VARIABLE = "SPLITRTC_CACHE_MB"
-DEFAULT_MB = 2000
-"""How much the partitions may take on disk."""
-
-IN_USE_SECONDS = 60.0
-"""Between getting a partition and having opened its files."""
-
-VARIANTS = ("fp32",)
 FORMAT = 2
 """Version of the layout on disk, part of every key: older files are left alone and made again."""
 
@@ -41,17 +31,16 @@ MAX_INDEX_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Partition:
-    """A model's head and tail as files, and the tensors that cross, in the order of their names' UTF-8 bytes.
+class Head:
+    """A model's head as a file, in one variant, and the tensors that cross, in the order of their names' UTF-8 bytes.
 
-    ``crossing`` is both the order of the head's outputs and that of the tail's inputs.
+    ``crossing`` is the order of the head's outputs. That is all that a device needs of a model.
     """
 
     model_digest: str
     id: str
     variant: str
     head_path: Path
-    tail_path: Path
     crossing: tuple[TensorSpec, ...]
 
     @property
@@ -60,11 +49,11 @@ class Partition:
         return tuple(spec.name for spec in self.crossing)
 
 
-def _default_max_bytes() -> int:
-    text = os.environ.get(SIZE_VARIABLE) or str(DEFAULT_MB)
-    if not text.isascii() or not text.isdigit():
-        raise BadArgument(f"{SIZE_VARIABLE} is a number of megabytes, not {text[:100]!r}")
-    return int(text) * 10**6
+@dataclass(frozen=True, slots=True)
+class Partition(Head):
+    """A head with its tail; ``crossing`` is also the order of the tail's inputs."""
+
+    tail_path: Path
 
 
 class PartitionStore:
@@ -79,28 +68,86 @@ class PartitionStore:
     def __init__(self, cache_dir: Path | None = None, max_bytes: int | None = None) -> None:
         """``max_bytes`` bounds the partitions' files; by default SPLITRTC_CACHE_MB megabytes, else 2 GB."""
         self.cache_dir = default_cache_dir() if cache_dir is None else cache_dir
-        self.max_bytes = _default_max_bytes() if max_bytes is None else max_bytes
+        self.max_bytes = cache_limit() if max_bytes is None else max_bytes
 
-    def get(self, card: ModelCard, tensors: Sequence[str], variant: str = "fp32") -> Partition:
+    def get(self, card: ModelCard, tensors: Sequence[str]) -> Partition:
         """Return the partition of a model at these tensors; made and checked when it is not in the cache.
 
         Raises:
-            BadArgument: no such variant.
             CutError: the model cannot be cut there, or the parts do not compute what the whole does.
             ModelFileError: the model's file is missing or not the one that the card describes.
             UserError: the cache cannot be written.
         """
+        folder, index = self._place(card, tensors, "fp32")
+        _touch(folder)
+        found = _read(folder, index, Partition)
+        if found is None:
+            found = _make(folder, index, card, tensors)
+            self._trim(folder)
+        return found
+
+    def head(self, card: ModelCard, tensors: Sequence[str], variant: str = "fp32") -> Head:
+        """Return the head alone, in one of its VARIANTS; made when it is not in the cache.
+
+        Raises BadArgument when there is no such variant, else what `get` raises.
+        """
         if variant not in VARIANTS:
             raise BadArgument(f"a variant is {' or '.join(VARIANTS)}, not {variant[:100]!r}")
-        identity = partition_id(card.digest, tensors)
-        folder = self.cache_dir / f"partitions-{FORMAT}" / f"{identity}-{variant}"
-        index: dict[str, Any] = {"format": FORMAT, "model": card.digest, "partition": identity, "variant": variant}
-        index["fixed"] = _fixed(card)
+        if variant == "fp32":
+            return self.get(card, tensors)
+        folder, index = self._place(card, tensors, variant)
         _touch(folder)
-        if (partition := _read(folder, index)) is None:
-            partition = _make(folder, index, card, tensors)
-            _trim(folder.parent, self.max_bytes, keep=folder)
-        return partition
+        found = _read(folder, index, Head)
+        if found is None:
+            from models.variants import with_weights_as  # which loads onnx
+
+            exact = self.get(card, tensors)
+            data = with_weights_as(variant, exact.head_path.read_bytes())
+            found = _keep(folder, index, card, (data,), exact.crossing, Head)
+            self._trim(folder)
+        return found
+
+    def delivered(self, card: ModelCard, tensors: Sequence[str], variant: str, digest: str) -> Head | None:
+        """Return the head of this digest that was delivered, None when none was."""
+        folder, index = self._place(card, tensors, _delivery(variant, digest))
+        _touch(folder)
+        return _read(folder, {**index, "variant": variant, "head": digest}, Head)
+
+    def has_delivered(self, identity: str, variant: str, digest: str) -> bool:
+        """Whether `delivered` is likely to find the head of this partition's id: for who does not have the card yet."""
+        return (self._folder / f"{identity}-{_delivery(variant, digest)}" / INDEX_FILE).exists()
+
+    def adopt(self, card: ModelCard, tensors: Sequence[str], variant: str, data: bytes) -> Head:
+        """Keep a head that was delivered; the model itself need not be here.
+
+        Raises ModelFileError for what is not the head of this cut (`models.delivered`), UserError when the cache
+        cannot be written.
+        """
+        from models.delivered import checked_head  # which loads onnx
+
+        crossing = checked_head(data, card, tensors)
+        folder, index = self._place(card, tensors, _delivery(variant, bytes_digest(data)))
+        head = _keep(folder, {**index, "variant": variant}, card, (data,), crossing, Head)
+        self._trim(folder)
+        return head
+
+    def _place(self, card: ModelCard, tensors: Sequence[str], variant: str) -> tuple[Path, dict[str, Any]]:
+        """The folder of a partition's files, and how its index begins."""
+        identity = partition_id(card.digest, tensors)
+        index: dict[str, Any] = {"format": FORMAT, "model": card.digest, "partition": identity, "variant": variant}
+        return self._folder / f"{identity}-{variant}", {**index, "fixed": _fixed(card)}
+
+    @property
+    def _folder(self) -> Path:
+        return self.cache_dir / f"partitions-{FORMAT}"
+
+    def _trim(self, keep: Path) -> None:
+        trim(self._folder.glob("*/"), self.max_bytes, keep, _used)
+
+
+def _delivery(variant: str, digest: str) -> str:
+    """Where a head lies that somebody else made: theirs may differ."""
+    return f"{variant}-{digest_hex(digest)[:16]}"
 
 
 def _touch(folder: Path) -> None:
@@ -110,17 +157,23 @@ def _touch(folder: Path) -> None:
         os.utime(index, ns=(time.time_ns(), index.stat().st_mtime_ns))
 
 
-def _read(folder: Path, expected: Mapping[str, Any]) -> Partition | None:
+PARTS: dict[type[Head], tuple[str, ...]] = {Head: ("head",), Partition: ("head", "tail")}
+"""The files of each kind."""
+
+H = TypeVar("H", bound=Head)
+
+
+def _read(folder: Path, expected: Mapping[str, Any], kind: type[H]) -> H | None:
     """Return a partition from the cache, None when it is not there, damaged, or not the expected one."""
     try:
         with (folder / INDEX_FILE).open("rb") as file:
             index = json.loads(file.read(MAX_INDEX_BYTES))
         if {key: index[key] for key in expected} != dict(expected):
             return None
-        for part in ("head", "tail"):
+        for part in PARTS[kind]:
             if file_digest(_part_path(folder, part, index[part])) != index[part]:
                 return None
-        return _partition(folder, index)
+        return _described(folder, index, kind)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ModelFileError, TensorError):
         return None
 
@@ -131,14 +184,14 @@ def _fixed(card: ModelCard) -> list[Any]:
     return [[spec.to_json() for spec in specs], [constant.to_json() for constant in card.constants]]
 
 
-def _partition(folder: Path, index: Mapping[str, Any]) -> Partition:
-    return Partition(
+def _described(folder: Path, index: Mapping[str, Any], kind: type[H]) -> H:
+    paths = {f"{part}_path": _part_path(folder, part, index[part]) for part in PARTS[kind]}
+    return kind(
         model_digest=index["model"],
         id=index["partition"],
         variant=index["variant"],
-        head_path=_part_path(folder, "head", index["head"]),
-        tail_path=_part_path(folder, "tail", index["tail"]),
         crossing=tuple(TensorSpec.from_json(item) for item in index["crossing"]),
+        **paths,
     )
 
 
@@ -155,11 +208,24 @@ def _make(folder: Path, index: dict[str, Any], card: ModelCard, tensors: Sequenc
     parts = head.to_bytes(), tail.to_bytes()
     crossing = tuple(kind.spec() for kind in head.outputs)
     _check(card, model.to_bytes(), *parts)
-    index |= {part: bytes_digest(data) for part, data in zip(("head", "tail"), parts, strict=True)}
+    return _keep(folder, index, card, parts, crossing, Partition)
+
+
+def _keep(
+    folder: Path,
+    index: dict[str, Any],
+    card: ModelCard,
+    parts: Sequence[bytes],
+    crossing: Sequence[TensorSpec],
+    kind: type[H],
+) -> H:
+    """Write the files of a partition, and the index last."""
+    named = dict(zip(PARTS[kind], parts, strict=True))
+    index |= {part: bytes_digest(data) for part, data in named.items()}
     index["crossing"] = [spec.to_json() for spec in crossing]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for part, data in zip(("head", "tail"), parts, strict=True):
+        for part, data in named.items():
             replace_file(_part_path(folder, part, index[part]), data)
         replace_file(folder / INDEX_FILE, json.dumps(index, indent=1).encode())
     except OSError as error:
@@ -167,7 +233,7 @@ def _make(folder: Path, index: dict[str, Any], card: ModelCard, tensors: Sequenc
             f"cannot keep the partition of model {card.name} in {folder}: {error.strerror or error}; "
             f"make room or rights there, or name another folder in {CACHE_VARIABLE}"
         ) from error
-    return _partition(folder, index)
+    return _described(folder, index, kind)
 
 
 def _check(card: ModelCard, whole: bytes, head_data: bytes, tail_data: bytes) -> None:
@@ -185,31 +251,6 @@ def _check(card: ModelCard, whole: bytes, head_data: bytes, tail_data: bytes) ->
             raise ModelFileError(f"the card of model {card.name} describes other outputs than its file has: {spec}")
         if not np.array_equal(expected, found, equal_nan=np.issubdtype(expected.dtype, np.inexact)):
             raise CutError(f"head and tail of model {card.name} do not compute the {spec.name} that the whole computes")
-
-
-def _trim(cache: Path, limit: int, keep: Path) -> None:
-    """Remove the partitions that were not used for the longest time, until the rest fits; never ``keep``.
-
-    Nor one that was used a moment ago: whoever got it may not have opened its files yet.
-    """
-    found = []
-    for folder in cache.glob("*/"):
-        with contextlib.suppress(OSError):  # another process removes it just now
-            found.append((_used(folder), sum(path.stat().st_size for path in folder.iterdir()), folder))
-    total = sum(size for _, size, _ in found)
-    for _, size, folder in sorted(found):
-        if total <= limit:
-            return
-        if folder == keep:
-            continue
-        # In one step, right after looking: who asks for it meanwhile finds nothing and makes it again.
-        gone = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-        with contextlib.suppress(OSError):
-            if time.time() - _used(folder) < IN_USE_SECONDS:
-                continue
-            folder.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
-            total -= size
 
 
 def _used(folder: Path) -> float:

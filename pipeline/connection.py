@@ -1,6 +1,6 @@
 """One negotiated session with an edge: signalling, the peer connection, the parameter set, and the lane for frames.
 
-A `UeSession` has one; with ``reconnect`` it has several, one after the other.
+A `UeSession` has one; when it is lost, another one after it; and two for the moment in which it moves to another edge.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from models.task import TENSORS
+from pipeline.deciding import decided
 from pipeline.offers import offers, output_profile
 from pipeline.privacy import refuse_pictures, without_pictures
 from pipeline.remote import RemoteLane
@@ -90,6 +91,7 @@ class Connection:
 
     def __init__(
         self,
+        url: str,
         settings: UeSettings,
         parts: DeviceParts,
         resume_id: str,
@@ -99,7 +101,8 @@ class Connection:
         """Prepare; nothing is sent yet.
 
         Args:
-            settings: where the edge is, and what is wanted of it.
+            url: where the edge is.
+            settings: what is wanted of it.
             parts: what the device can offer, and do.
             resume_id: by which the edge knows that this connection takes the place of an earlier one.
             counters: counts what came and could not be used, by kind.
@@ -107,6 +110,7 @@ class Connection:
         """
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
+        self.url = url
         self._settings = settings
         self._parts = parts
         self._resume_id = resume_id
@@ -174,17 +178,20 @@ class Connection:
     async def _connect(self) -> None:
         settings = self._settings
         self._waiting_for = "no connection to the edge"
-        offered = without_pictures(await self._parts.offered(), settings.privacy)
+        offered = without_pictures(await self._parts.offered(self.url), settings.privacy)
         fps = settings.fps or DEFAULT_FPS
         # The likely head loads while the network does its part.
         self._parts.preload()
-        client = SignalingClient(settings.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
+        client = SignalingClient(self.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
         signaling = await self._stack.enter_async_context(client)
         signaling.closed.add_done_callback(self._on_signaling_closed)
-        peer = Peer([ice_server(url) for url in settings.ice_servers], settings.media_bind)
+        peer = Peer([ice_server(url) for url in settings.ice_servers], settings.media_bind_to(self.url))
         self._peer = await self._stack.enter_async_context(peer)
         peer.on_control = self._on_control
         peer.on_closed = self._end
+        if settings.decide != "offer":
+            self._waiting_for = "the edge did not answer the request"
+            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor)]
         lines = offers(offered, fps)
         attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"

@@ -6,21 +6,28 @@ import copy
 import itertools
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 from models import Preprocessor, load_submodel, make_encoder, parse_profile
-from pipeline.offers import VARIANT
 
 if TYPE_CHECKING:
-    from models import Detections, EncodedFrame, Partition, PartitionStore, TensorSpec
+    from models import Detections, EncodedFrame, Head, ModelCard, TensorSpec
     from pipeline.frames import Frame
     from pipeline.offers import OperatingPoint
 
-__all__ = ["CodedFrame", "Device", "DevicePart"]
+__all__ = ["CodedFrame", "Device", "DevicePart", "Heads"]
 
 MAX_ACKNOWLEDGEMENTS = 256
 """Acknowledgements that wait for the encoder's next frame, at most: some seconds' worth at 30 frames per second."""
+
+
+class Heads(Protocol):
+    """Where heads come from: a `PartitionStore`, which makes them, or an edge, which delivers them."""
+
+    def head(self, card: ModelCard, tensors: Sequence[str], variant: str = "fp32") -> Head:
+        """The head of a model at these tensors. Blocks; raises SplitRtcError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,9 @@ class DevicePart:
     Only `acknowledge` may be called from elsewhere.
     """
 
-    def __init__(
-        self, point: OperatingPoint, store: PartitionStore, *, provider: str, threads: int, max_payload: int
-    ) -> None:
+    def __init__(self, point: OperatingPoint, heads: Heads, *, provider: str, threads: int, max_payload: int) -> None:
         self.point = point
-        self.partition: Partition = store.get(point.card, point.cut.tensors, variant=VARIANT)
+        self.partition: Head = heads.head(point.card, point.cut.tensors, point.variant)
         # A model that takes no pictures is given what comes, which the head checks.
         self._preprocessor = None if point.card.preprocessing is None else Preprocessor(point.card)
         self._head = load_submodel(self.partition.head_path, provider=provider, threads=threads)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from models import PartitionStore, Zoo
+from models import PartitionStore
+from pipeline.appraisal import Appraisal
 from pipeline.edge_session import EdgeSession
-from pipeline.offers import acceptables, output_profile, points, remote_points
+from pipeline.library import Catalogue, Library
+from pipeline.manifest import make_manifest
+from pipeline.negotiation import information, point_of, selected
+from pipeline.offers import output_profile
 from pipeline.remote_session import VideoSession
-from pipeline.settings import VIDEO, EdgeSettings, ice_server
+from pipeline.reservations import RESERVATION, Reservations
+from pipeline.settings import EdgeSettings, ice_server
+from pipeline.shelf import Shelf
 from pipeline.tails import Tail, TailPool
 from pipeline.tls import server_context
 from rtc import Peer, intermediate_attributes
@@ -27,6 +35,11 @@ from signaling import (
     EDGE_FAILURE,
     EDGE_FULL,
     ConnectRequest,
+    InferenceRequest,
+    InferenceResponse,
+    InformationRequest,
+    SelectionRequest,
+    SelectionResponse,
     SignalingServer,
     SignalingSession,
     attributes_of,
@@ -38,13 +51,16 @@ from signaling import (
     without_resume_id,
 )
 from signaling.addresses import parse_listen
-from splitrtc_errors import Rejected, SinkError, UnknownModel
+from signaling.admin import ModelAdmin
+from signaling.manifest import STATES, Load, manifest_bytes
+from splitrtc_errors import ModelError, Rejected, SinkError, SplitRtcError, UnknownModel
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from pipeline.offers import OperatingPoint
-    from signaling import Acceptable, SplitOffer
+    from models import ModelCard
+    from signaling import Manifest, Selection, SplitOffer
+    from signaling.applications import Request, Response
 
 __all__ = ["Edge", "serve_until_stopped"]
 
@@ -52,6 +68,12 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 5.0
 """Seconds that a UE is asked to wait when the edge is full."""
+LOOK_EVERY = 1.0
+"""Seconds after which an edge looks again whether its models have changed."""
+STOCK_TIME = 20.0
+"""Seconds that who asks for the manifest waits for files that are being made, once in an edge's life."""
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -84,26 +106,43 @@ class Edge:
         self.fingerprint: str | None = None
         """Of the self-signed certificate, if there is one; known when the edge is entered."""
         self._ssl: SSLContext | None = None
-        self._points: Sequence[OperatingPoint] = ()
-        self._acceptables: Sequence[Acceptable] = ()
+        self._catalogue = Catalogue((), ())
+        self._library: Library
+        self._chores = ThreadPoolExecutor(1, thread_name_prefix="edge chores")
+        self._keeper: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+        """Set when somebody wants to know what is served: what can be had shall be ready soon."""
+        self._stocked = asyncio.Event()
+        store = PartitionStore()
+        self._shelf = Shelf(store)
         self._pool = TailPool(
-            PartitionStore(),
+            store,
             self.settings.provider,
             self.settings.threads,
             workers=self.settings.workers,
             time_limit=self.settings.time_limit,
         )
-        self._warm: list[Tail] = []
+        self._warm: dict[str, Tail] = {}
+        """One for each model, by its digest: that of the default cut."""
+        self._is_warm = False
+        self._appraisal = Appraisal(store, self.settings.provider, self.settings.threads)
         self._places: set[_Place] = set()
+        self._reservations: Reservations[_Place] = Reservations(self._pool, self._places.discard)
         self._draining = False
         self._closing: asyncio.Task[None] | None = None
         self._sessions: dict[asyncio.Task[None], EdgeSession] = {}
         self._ended = asyncio.Event()
+        admin_token, folders = self.settings.admin_token, self.settings.models
+        self._admin = None if admin_token is None else ModelAdmin(folders[0], admin_token)
         self._server = SignalingServer(
             self.settings.listen,
             self,
             token=self.settings.token,
             ready=self._ready,
+            negotiate=self._negotiate,
+            manifest=self._manifest,
+            find_file=self._shelf.find,
+            routes=self._admin.routes() if self._admin else (),
             connect_rate=self.settings.connect_rate,
             allow_origins=self.settings.allow_origins,
         )
@@ -122,13 +161,12 @@ class Edge:
 
     async def __aenter__(self) -> Self:
         try:
-            # An executor of its own: a thread of the loop's default one would be left to whoever owns the loop.
-            with ThreadPoolExecutor(1, thread_name_prefix="prepare edge") as executor:
-                await asyncio.get_running_loop().run_in_executor(executor, self._prepare)
+            catalogue = await self._in_thread(self._prepare)
+            self._catalogue = catalogue  # who comes before all is warm waits for one tail alone
             await self._server.start(self._ssl)
-            for point in self._points:
-                if point.cut.default and point.card not in [tail.card for tail in self._warm]:
-                    self._warm.append(await self._pool.acquire(point.card, point.cut.tensors))
+            await self._adopt(catalogue)
+            self._is_warm = True
+            self._keeper = asyncio.create_task(self._keep_library(), name="library")
         except BaseException:
             await self.close()
             raise
@@ -137,22 +175,98 @@ class Edge:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _prepare(self) -> None:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # A thread of its own: one of the loop's default pool would be left to whoever owns the loop.
+        return await asyncio.get_running_loop().run_in_executor(self._chores, work)
+
+    def _prepare(self) -> Catalogue:
         """In a thread: read certificates, cards and calibrations."""
         host, _ = parse_listen(self.settings.listen)
         self._ssl, self.fingerprint = server_context(self.settings, host)
-        zoo = Zoo(self.settings.models)
-        names = self.settings.model or [None]
-        every = [point for name in names for point in points(zoo, model=name)]
-        # A profile that is named need not be in a card: it may have a step of its own.
-        named = {VIDEO} | {point.profile for point in every}
-        further = [name for name in self.settings.accept if name not in named]
-        every += [point for name in names for profile in further for point in points(zoo, model=name, profile=profile)]
-        every += [point for name in names for point in remote_points(zoo, model=name, here=True)]
-        self._points = [point for point in every if self._rank(point.profile) is not None]
-        if not self._points:
-            raise UnknownModel(f"no model can be run with the profiles {', '.join(self.settings.accept)}")
-        self._acceptables = acceptables(self._points)
+        self._library = Library(self.settings)
+        return self._library.read()
+
+    async def _adopt(self, catalogue: Catalogue) -> None:
+        """Serve these models from now on, each with a warm tail; one that cannot be loaded is left out."""
+        error: ModelError | None = None
+        for card in catalogue.cards:
+            try:
+                await self._warm_up(card)
+            except ModelError as failure:
+                error = failure
+                catalogue = catalogue.without(card)
+                if self.settings.model:
+                    break
+                self._library.leave_out(card.path, failure)
+        if error is not None and not (catalogue.points and not self.settings.model):
+            raise error
+        self._catalogue = catalogue
+        kept = {card.digest for card in catalogue.cards}
+        for digest in self._warm.keys() - kept:
+            self._pool.release(self._warm.pop(digest))  # sessions that run have it too
+
+    async def _warm_up(self, card: ModelCard) -> None:
+        if card.digest not in self._warm:
+            self._warm[card.digest] = await self._pool.acquire(card, card.default_partition.tensors)
+
+    async def _keep_library(self) -> None:
+        """Follow what is added to the models' folders, replaced and withdrawn; have ready what UEs may fetch."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._asked.wait()
+            try:
+                if await self._in_thread(self._library.has_changed):
+                    await self._adopt(await self._in_thread(self._library.read))
+            except UnknownModel as error:
+                logger.warning("no model is left: %s", error)
+                await self._adopt(Catalogue((), ()))
+            except SplitRtcError as error:
+                logger.warning("the models stay what they were: %s", error)
+            await self._in_thread(partial(self._shelf.stock, self._catalogue.splits))
+            await self._in_thread(partial(self._appraisal.measure, self._catalogue.splits))
+            self._stocked.set()
+            self._asked.clear()
+
+    async def _manifest(self) -> bytes:
+        """For ``/manifest``: what is served now, and what of it can be had."""
+        return manifest_bytes(await self._describe())
+
+    async def _describe(self) -> Manifest:
+        self._asked.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOCK_TIME):
+                await self._stocked.wait()
+        _, details = self._ready()
+        full = len(self._places) >= self.settings.max_sessions
+        state = "full" if details["status"] == "ready" and full else details["status"]
+        load = Load(len(self._places), self.settings.max_sessions)
+        state = state if state in STATES else "warming"
+        return make_manifest(self._catalogue.splits, self._shelf, self._appraisal, state=state, load=load)
+
+    async def _negotiate(self, request: Request, session: SignalingSession) -> Response:
+        """Answer a request of the TR's procedures (called by the signalling server); a Rejected says why not."""
+        self._reservations.cancel(session)
+        match request:
+            case InformationRequest():
+                return information(await self._describe(), request)
+            case InferenceRequest(id_, need, resume):
+                manifest = await self._describe()
+                if self._last_session(resume) is not None:  # whose place is free for this one
+                    manifest = replace(manifest, state="ready", load=Load(0, manifest.load.max_sessions))
+                selection = selected(manifest, need, RETRY_AFTER)
+                return InferenceResponse(id_, selection, await self._reserve(selection, resume, session))
+            case SelectionRequest(id_, selection, resume):
+                return SelectionResponse(id_, await self._reserve(selection, resume, session))
+
+    async def _reserve(self, selection: Selection, resume_id: str | None, session: SignalingSession) -> float | None:
+        """Allocate what was selected (steps 5a, 7b): a place, and the tail loaded and warm; for how many ms."""
+        if selection.mode == "local":
+            return None
+        point = point_of(selection, self._catalogue.splits)
+        self._check_open()
+        await self._reservations.reserve(session, self._place_for(resume_id), point)
+        return 1e3 * RESERVATION
 
     async def wait(self) -> None:
         """Return when the edge is closed."""
@@ -161,6 +275,8 @@ class Edge:
     async def close(self) -> None:
         """Take no new sessions, end the running ones with a goodbye, free everything. May be called again."""
         self._draining = True
+        self._shelf.stop()
+        self._appraisal.stop()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         # Shielded, because a close of which half is done could not be resumed.
@@ -171,8 +287,16 @@ class Edge:
             session.end("the edge closes")
         await asyncio.gather(*self._sessions, return_exceptions=True)
         await self._server.close()
+        if self._admin is not None:
+            self._admin.close()
+        self._reservations.close()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
         self._warm.clear()
         await self._pool.close()
+        await self._in_thread(_nothing)  # what still runs there is waited for without blocking the loop
+        self._chores.shutdown()
         self._ended.set()
 
     async def connect(self, request: ConnectRequest) -> str:
@@ -180,31 +304,39 @@ class Edge:
 
         TR 26.927 clause 5.2.3.2: resources are allocated (the tail loaded and warm) before the answer.
         """
-        place: _Place | None = None
+        kept = self._reservations.claim(request.session)
+        place = None if kept is None else kept[0]
         try:
-            if self._draining:
-                raise _draining()
-            if self._pool.workers.exhausted:
-                raise rejection(make_problem(EDGE_FAILURE, "its computations hang; it has to be started again"))
+            self._check_open()
             attributes = intermediate_attributes(request.offer)
+            resume_id = resume_id_of(attributes)
             # All before the first await: however many come at once, no more than the limit gets in.
-            place = self._place_for(resume_id_of(attributes))
+            if place is None:
+                place = self._place_for(resume_id)
+            place.resume_id = resume_id
             return await self._admit(request, offers_of(attributes), place)
         except BaseException:
             if place is not None:
                 self._places.discard(place)
             self.outcomes["sessions_refused"] += 1
             raise
+        finally:
+            if kept is not None:
+                self._pool.release(kept[1])  # the session has it, too
+
+    def _check_open(self) -> None:
+        """Raise a Rejected when there can be no new sessions."""
+        if self._draining:
+            raise _draining()
+        if self._pool.workers.exhausted:
+            raise rejection(make_problem(EDGE_FAILURE, "its computations hang; it has to be started again"))
 
     def _place_for(self, resume_id: str | None) -> _Place:
         """A slot for a UE that comes; that of its own last session first, which it has given up. Raises EdgeFull."""
-        for place in self._places:
-            # One that is still being admitted keeps its slot: what it has begun to load and to gather counts.
-            if place.session is not None and place.resume_id is not None and place.resume_id == resume_id:
-                self._places.remove(place)
-                self.outcomes["sessions_replaced"] += 1
-                place.session.end("another session of the same UE takes its place")
-                break
+        if (last := self._last_session(resume_id)) is not None and last.session is not None:
+            self._places.remove(last)
+            self.outcomes["sessions_replaced"] += 1
+            last.session.end("another session of the same UE takes its place")
         if len(self._places) >= self.settings.max_sessions:
             detail = f"all {self.settings.max_sessions} sessions are taken"
             raise rejection(make_problem(EDGE_FULL, detail, retry_after=RETRY_AFTER))
@@ -212,13 +344,25 @@ class Edge:
         self._places.add(place)
         return place
 
+    def _last_session(self, resume_id: str | None) -> _Place | None:
+        """Where the UE of this id has a session already."""
+        # One that is still being admitted keeps its slot: what it has begun to load and to gather counts.
+        mine = (place for place in self._places if place.session is not None and place.resume_id is not None)
+        return next((place for place in mine if place.resume_id == resume_id), None)
+
     async def _admit(self, request: ConnectRequest, offers: Sequence[SplitOffer], place: _Place) -> str:
-        chosen = choose(offers, self._acceptables, preference=lambda offer: self._rank(offer.profile) or 0)
+        catalogue = self._catalogue
+        chosen = choose(offers, catalogue.acceptables, preference=lambda offer: self._rank(offer.profile))
         # One tail for a session: what is agreed is the active line and its variations on the same cut.
         answered = [
             offer for offer in chosen if (offer.digest, offer.partition) == (chosen[0].digest, chosen[0].partition)
         ]
-        agreed = [point for offer in answered for point in self._points if point.matches(offer)]
+        agreed = [
+            variant
+            for offer in answered
+            for point in catalogue.points
+            if (variant := replace(point, variant=offer.head)).matches(offer)
+        ]
         tail = await self._pool.acquire(agreed[0].card, agreed[0].cut.tensors)
         peer: Peer | None = None
         try:
@@ -243,12 +387,10 @@ class Edge:
         task.add_done_callback(lambda task: self._sessions.pop(task, None))
         return answer
 
-    def _rank(self, profile: str) -> int | None:
-        """Place of a profile in this edge's preference, 0 for the first; None when it is not accepted."""
+    def _rank(self, profile: str) -> int:
+        """Place of a profile, among those that are served, in this edge's preference; 0 for the first."""
         accept = self.settings.accept
-        if not accept:
-            return 0
-        return accept.index(profile) if profile in accept else None
+        return accept.index(profile) if profile in accept else 0
 
     async def _serve(self, session: EdgeSession, signaling: SignalingSession, place: _Place) -> None:
         self.outcomes["sessions_served"] += 1
@@ -262,9 +404,9 @@ class Edge:
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         """For ``/readyz``: models warm, provider confirmed, threads that come back, not draining."""
-        warm = {tail.card.name: tail.submodel.provider for tail in self._warm}
+        warm = {tail.card.name: tail.submodel.provider for tail in self._warm.values()}
         hangs = self._pool.workers.exhausted
-        state = "draining" if self._draining else "hanging" if hangs else "ready" if warm else "warming"
+        state = "draining" if self._draining else "hanging" if hangs else "ready" if self._is_warm else "warming"
         return state == "ready", {
             "status": state,
             "hanging_threads": self._pool.hanging,
@@ -276,6 +418,10 @@ class Edge:
     def summary(self) -> dict[str, Any]:
         """What happened so far, as plain values."""
         return {"url": self.url, "sessions": len(self._places), **dict(sorted(self.outcomes.items()))}
+
+
+def _nothing() -> None:
+    """What a thread does that shall only be waited for."""
 
 
 def _draining() -> Rejected:

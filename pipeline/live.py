@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from pipeline.delivery import Show, silently
 from pipeline.table import LiveTable
 from pipeline.ue import UeSession
+from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
+    from pipeline.events import ModeChanged
     from pipeline.settings import UeSettings
 
 __all__ = ["play"]
@@ -22,19 +25,29 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def play(
-    settings: UeSettings, source: str, *, sinks: Sequence[str], seconds: float | None, repeat: bool, table: bool
+    settings: UeSettings,
+    source: str,
+    *,
+    sinks: Sequence[str],
+    seconds: float | None,
+    repeat: bool,
+    table: bool,
+    on_mode: Callable[[ModeChanged], object] = lambda _: None,
+    show: Show = silently,
 ) -> dict[str, Any]:
     """Run a source through a session; returns the summary.
 
     SIGINT and SIGTERM end the run as the end of the source does. While there is no session yet they end the attempt,
     with SystemExit: nothing has come of it. A second one ends the process at once.
 
-    ``seconds`` limits the time from the opening of the source on; ``table`` draws the stages on stderr while it runs.
+    ``seconds`` limits the time from the opening of the source on; ``table`` draws the stages on stderr while it
+    runs, ``show`` how far a download has come; ``on_mode`` is told when, from then on, frames begin to be answered
+    another way.
     """
     started = time.monotonic()
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
-        connecting = asyncio.create_task(stack.enter_async_context(UeSession(settings)))
+        connecting = asyncio.create_task(stack.enter_async_context(UeSession(settings, show=show)))
         with _FirstSignal(connecting.cancel) as first:
             try:
                 session = await connecting
@@ -44,6 +57,7 @@ async def play(
             if first.number is not None:  # also when it came in the very moment of success
                 sys.exit(128 + first.number)
             connect_seconds = time.monotonic() - started
+            session.on_mode = on_mode
             run = session.run(source, sinks=sinks, repeat=repeat)
             tasks = []
 
@@ -54,19 +68,19 @@ async def play(
             limit = loop.call_later(seconds, stop) if seconds is not None else None
 
             def figures() -> dict[str, Any]:
-                link = {} if session.link is None else {"link": session.link}
-                seen = session.statistics.snapshot(time.monotonic())
-                return {**run.to_json(), "link_statistics": seen, **link}
+                told = {**session.describe(), "connect_s": round(connect_seconds, 3), **run.to_json()}
+                with contextlib.suppress(BadArgument):  # there may have been no connection
+                    told["link_statistics"] = session.statistics.snapshot(time.monotonic())
+                return told if session.link is None else {**told, "link": session.link}
 
-            title = f"{session.point.card.name} at {session.point.cut.name}, {session.point.profile}"
             try:
-                with LiveTable(figures, title) if table else contextlib.nullcontext():
+                with LiveTable(figures) if table else contextlib.nullcontext():
                     await run.wait()
             finally:
                 if limit is not None:
                     limit.cancel()
             await asyncio.gather(*tasks)
-            return {**session.describe(), "connect_s": round(connect_seconds, 3), **figures()}
+            return figures()
 
 
 class _FirstSignal:

@@ -19,11 +19,9 @@ from splitrtc_errors import ModelFileError, UnknownModel
 
 if TYPE_CHECKING:
     from models import ModelCard, TensorSpec, Zoo
+    from signaling.applications import Selection
 
-__all__ = ["VARIANT", "OperatingPoint", "acceptables", "offers", "output_profile", "points", "remote_points"]
-
-VARIANT = "fp32"
-"""The one variant of heads and tails for now."""
+__all__ = ["OperatingPoint", "acceptables", "offers", "output_profile", "points", "remote_points"]
 
 _UNCALIBRATED = dict.fromkeys(name for name in profile_ids() if not needs_calibration(parse_profile(name)))
 """The profiles in which outputs come back: those that need no calibration."""
@@ -31,12 +29,16 @@ _UNCALIBRATED = dict.fromkeys(name for name in profile_ids() if not needs_calibr
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A model, a cut of it and a profile that this machine can run: what one ``ai-split`` line stands for."""
+    """A model, a cut of it and a profile that this machine can run: what one ``ai-split`` line stands for.
+
+    ``variant`` is the head's; the tail that goes with it is always the original one.
+    """
 
     card: ModelCard
     cut: PartitionCard
     profile: str
     calibration: Calibration | None
+    variant: str = "fp32"
 
     @property
     def partition(self) -> str:
@@ -53,13 +55,18 @@ class OperatingPoint:
         """Whether this is the `remote` mode: the cut is the model's input, the head is empty."""
         return self.profile == VIDEO
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The variants of the head that this cut may have."""
+        return ("fp32", *self.cut.variants)
+
     def offer(self, fps: float) -> SplitOffer:
         """The ``ai-split`` line that offers this point for so many frames per second."""
         return SplitOffer(
             model=self.card.name,
             digest=self.card.digest,
             partition=self.partition,
-            head=VARIANT,
+            head=self.variant,
             profile=self.profile,
             calibration=self._calibration_digest,
             direction="up",
@@ -79,7 +86,7 @@ class OperatingPoint:
             direction="up",
             model=self.card.digest,
             partition=self.partition,
-            variant=VARIANT,
+            variant=self.variant,
             profile=self.profile,
             calibration=self._calibration_digest,
             tensors=tuple(tensors),
@@ -87,8 +94,8 @@ class OperatingPoint:
             budget_ms=_milliseconds(budget),
         )
 
-    def matches(self, named: SplitOffer | ParameterSet) -> bool:
-        """Whether an ``ai-split`` line or a parameter set names this very point."""
+    def matches(self, named: SplitOffer | ParameterSet | Selection) -> bool:
+        """Whether an ``ai-split`` line, a parameter set or a selection names this very point."""
         return named.operating_point == self.offer(1.0).operating_point
 
     @property
@@ -139,9 +146,10 @@ def points(
         _check_outputs(card)
     found = [point for card, cut in cuts for point in _points_of(card, cut, profile)]
     if not found:
+        command = f"splitrtc calibrate --profile {profile}" if profile else "splitrtc calibrate"
         raise UnknownModel(
             f"{profile or 'every profile'} needs a calibration, and there is none of {_listed(cuts)}: make one with "
-            "`splitrtc calibrate`"
+            f"`{command}`"
         )
     return found
 
@@ -207,18 +215,20 @@ def acceptables(operating_points: Sequence[OperatingPoint]) -> list[Acceptable]:
     """The same points as the edge's side of the negotiation wants them."""
     by_cut: dict[tuple[str, str], dict[str, str | None]] = {}
     names: dict[str, str] = {}
+    heads: dict[tuple[str, str], tuple[str, ...]] = {}
     give_tensors: set[str] = set()
     for point in operating_points:
         profiles = by_cut.setdefault((point.card.digest, point.partition), {})
         profiles[point.profile] = point.calibration.digest if point.calibration else None
         names[point.card.digest] = point.card.name
+        heads[point.card.digest, point.partition] = point.heads
         if point.card.task == TENSORS:
             give_tensors.add(point.card.digest)
     return [
-        Acceptable(names[digest], digest, partition, (VARIANT,), profiles)
+        Acceptable(names[digest], digest, partition, heads[digest, partition], profiles)
         for (digest, partition), profiles in by_cut.items()
     ] + [
-        Acceptable(names[digest], digest, partition, (VARIANT,), _UNCALIBRATED, direction="down")
+        Acceptable(names[digest], digest, partition, heads[digest, partition], _UNCALIBRATED, direction="down")
         for digest, partition in by_cut
         if digest in give_tensors
     ]

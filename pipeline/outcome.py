@@ -13,6 +13,7 @@ from pipeline.frames import Frame
 
 if TYPE_CHECKING:
     from models.detection import Detections
+    from pipeline.events import ModeChanged
 
 __all__ = ["ANSWERED", "FrameResult", "Status", "Timings"]
 
@@ -60,6 +61,11 @@ class FrameResult:
 
     frame: Frame
     status: Status
+    mode: str = "split"
+    """By which the frame was answered: ``local``, ``split`` or ``remote``. For one that was not: that of the session
+    when it ended, ``none`` where there was nobody to answer it."""
+    change: ModeChanged | None = None
+    """How the session came to the mode that it was in when the frame ended."""
     frame_id: int | None = None
     """The session's number of the frame on the wire, from 1; None when it was never sent."""
     dropped_at: str | None = None
@@ -103,6 +109,7 @@ class FrameResult:
             "width": self.frame.width,
             "height": self.frame.height,
             "status": self.status,
+            "mode": self.mode,
             "dropped_at": self.dropped_at,
             "share_received": round(self.share_received, 4),
             "share_returned": round(self.share_returned, 4),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.events import NO_LANE
 from splitrtc_errors import SinkError
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ __all__ = ["annotate", "status_line"]
 _MARGIN = 3
 _WHITE = (255, 255, 255)
 _BLACK = (0, 0, 0)
+_RED = (0, 0, 160)
 
 
 def annotate(result: FrameResult) -> Image:
-    """A copy of the frame with its boxes, their labels and scores, and a line about the frame itself.
+    """A copy of the frame with its boxes, their labels and scores, and lines on the frame and on who answers it.
 
     SinkError for a frame that is no picture.
     """
@@ -43,12 +45,17 @@ def annotate(result: FrameResult) -> Image:
             cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
             _write(image, f"{result.label(index)} {score:.0%}", (x1, y1), scale, _BLACK, colour)
     _write(image, status_line(result), (0, height), scale, _WHITE, _BLACK)
+    if result.change is not None:
+        ground = _RED if result.mode == NO_LANE else _BLACK
+        _write(image, result.change.text, (0, 0), scale, _WHITE, ground)
     return image
 
 
 def status_line(result: FrameResult) -> str:
-    """The frame's number, how old its result is, and how much of its data arrived when that was not all."""
+    """The frame's number, its mode if not split, how old its result is, and how much arrived when that was not all."""
     parts = [f"#{result.frame.index}"]
+    if result.mode not in ("split", NO_LANE):
+        parts.append(result.mode)
     if result.timings.total is not None:
         parts.append(f"{result.timings.total * 1000:.0f} ms")
     if result.bytes_sent:

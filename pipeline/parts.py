@@ -1,18 +1,24 @@
-"""What a device can offer, and its part of the work for what was agreed on, kept from one connection to the next."""
+"""What a device can offer, and its part of the work for what was agreed on, kept from one connection to the next.
+
+What is on the device comes first; what is not, the edge delivers (`pipeline.delivery`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
 
 from models import PartitionStore, Zoo
+from pipeline.delivery import Delivery, Show, silently
 from pipeline.device import Device, DevicePart
 from pipeline.offers import OperatingPoint, points, remote_points
 from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
-from signaling import MAX_OFFERS
+from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel
 
 if TYPE_CHECKING:
     from pipeline.settings import UeSettings
@@ -20,29 +26,61 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceParts"]
 
+logger = logging.getLogger(__name__)
+
 
 class DeviceParts:
     """Finds a device's operating points and makes its part for one of them; both take a while, in a thread."""
 
-    def __init__(self, settings: UeSettings, executor: Executor) -> None:
-        """``executor`` is one thread for what blocks."""
+    def __init__(self, settings: UeSettings, executor: Executor, show: Show = silently) -> None:
+        """``executor`` is one thread for what blocks; ``show`` shows how far the download of a head has come."""
         self._settings = settings
-        self._executor = executor
-        self._zoo = Zoo(settings.models)
+        self.executor = executor
+        self._zoo = Zoo(settings.models, bundled=settings.bundled)
         self._store = PartitionStore()
+        self._delivery = Delivery(settings, self._store, show) if settings.deliver else None
+        self._is_delivered = False
+        self._has_better = threading.Event()
         self._offered: Sequence[OperatingPoint] = ()
         self._loading: Future[Device] | None = None
 
-    async def offered(self) -> Sequence[OperatingPoint]:
-        """The operating points that this device can run and its user wants, in order of preference."""
+    async def offered(self, url: str) -> Sequence[OperatingPoint]:
+        """The operating points that this device can run and its user wants, in order of preference.
+
+        The edge at ``url`` delivers what the device has not.
+
+        The same ones each time, unless a better head has arrived since.
+        """
+        if self._has_better.is_set():
+            self._has_better.clear()
+            self._offered, self._loading = (), None
         if not self._offered:
-            self._offered = await asyncio.get_running_loop().run_in_executor(self._executor, self._find)
+            self._offered = await asyncio.get_running_loop().run_in_executor(self.executor, self._find, url)
         return self._offered
+
+    async def turn_to_edge(self, url: str) -> bool:
+        """After an edge that took nothing of what was offered: offer what it delivers. False when that is no other."""
+        if self._delivery is None or self._settings.mode == "remote":
+            return False
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self.executor, self._delivered, url)
+        except SplitRtcError as error:
+            logger.debug("the edge delivers nothing either: %s", error)
+            return False
+        is_new = [point.offer(1.0) for point in found] != [point.offer(1.0) for point in self._offered]
+        self._offered, self._loading = found, None
+        return is_new
+
+    async def close(self) -> None:
+        """End what is still being fetched."""
+        if self._delivery is not None:
+            self._delivery.stop()
+            await asyncio.get_running_loop().run_in_executor(self.executor, self._delivery.close)
 
     def preload(self) -> None:
         """Begin to load the part for the preferred point. When that fails, nobody but `get` asks how loading went."""
         if self._loading is None:
-            self._loading = self._executor.submit(self._load, self._offered[0])
+            self._loading = self.executor.submit(self._load, self._offered[0])
 
     async def get(self, active: SplitOffer) -> Device:
         """The part for the point that the edge chose among those offered, for a new session.
@@ -53,24 +91,39 @@ class DeviceParts:
         device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if not device.point.matches(active):
             point = next(point for point in self._offered if point.matches(active))
-            self._loading = self._executor.submit(self._load, point)
+            self._loading = self.executor.submit(self._load, point)
             device = await asyncio.shield(asyncio.wrap_future(self._loading))
+        if self._is_delivered and self._delivery is not None:
+            self._delivery.begin_to_improve(device.point, self._has_better.set)
         return device.for_new_session()
 
-    def _find(self) -> Sequence[OperatingPoint]:
+    def _find(self, url: str) -> Sequence[OperatingPoint]:
         settings = self._settings
         if settings.mode == "remote":
-            found = remote_points(self._zoo, model=settings.model)
-        else:
+            return remote_points(self._zoo, model=settings.model)
+        if self._is_delivered:
+            return self._delivered(url)
+        try:
             found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
-        return found[:MAX_OFFERS]
+        except (UnknownModel, ModelFileError):  # not known here, or its file is not here
+            if self._delivery is None:
+                raise
+            return self._delivered(url)
+        return found
+
+    def _delivered(self, url: str) -> Sequence[OperatingPoint]:
+        assert self._delivery is not None
+        found = self._delivery.points(url)
+        self._is_delivered = True
+        return found
 
     def _load(self, point: OperatingPoint) -> Device:
         if point.is_video:
             return RemotePart(point)
+        delivery = self._delivery if self._is_delivered else None
         return DevicePart(
             point,
-            self._store,
+            delivery or self._store,
             provider=self._settings.provider,
             threads=self._settings.threads,
             max_payload=unit_payload_limit(reference=True),  # in case that the profile predicts

@@ -10,7 +10,9 @@ from splitrtc_errors import NetworkError, NoCommonOperatingPoint, Rejected, Unau
 __all__ = ["Backoff", "Outages", "worth_retrying"]
 
 FIRST_DELAY = 0.25
-"""Seconds before the second try, at most; each further one may take twice as long, up to `LONGEST_DELAY`."""
+"""Seconds before the second try, at most; each further one may take `GROWTH` times as long, up to `LONGEST_DELAY`."""
+GROWTH = 1.5
+"""So the next try is never further off than the outage has lasted, after the first two."""
 LONGEST_DELAY = 8.0
 STEADY = 10.0
 """Seconds that something must have worked for its next failure to count as a first one: what comes up and falls over
@@ -44,7 +46,7 @@ class Backoff:
 
     def delay(self, at_least: float | None = None) -> float:
         """Seconds to wait now. Between half of the step and the step; ``at_least`` (what the peer asked for) on top."""
-        step, self._next = self._next, min(2 * self._next, self._longest)
+        step, self._next = self._next, min(GROWTH * self._next, self._longest)
         return (at_least or 0.0) + step * self._random.uniform(0.5, 1.0)
 
     def worked(self, seconds: float) -> None:

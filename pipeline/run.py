@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pipeline.capture import Capture
+from pipeline.lanes import Lane, Lanes
 from pipeline.outcome import FrameResult, Status
-from pipeline.reconnect import Outages
 from pipeline.sinks.base import SinkRunner, StreamInfo
 from pipeline.summary import Summary
 from splitrtc_errors import ModelError, SplitRtcError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    from pipeline.device import CodedFrame
     from pipeline.frames import Frame
     from pipeline.sinks import Sink
     from pipeline.sources import Source
-    from pipeline.uplink import Finish
 
 __all__ = ["ITERATOR_BACKLOG", "Lane", "Lanes", "Run"]
 
@@ -35,51 +31,11 @@ ITERATOR_BACKLOG = 64
 """Results that wait for a slow ``async for``, at most; the oldest gives way and is counted in `Run.unread`."""
 
 
-class Lane(Protocol):
-    """One session's way to its edge."""
-
-    def admits(self, frame: Frame) -> bool:
-        """Whether the frame rate agreed on has room for a frame. Called in the worker, for one after the other."""
-
-    def process(self, frame: Frame) -> CodedFrame:
-        """The device's share of a frame. Called in the worker."""
-
-    def submit(self, frame: Frame, coded: CodedFrame, finish: Finish) -> None:
-        """Send what this lane's `process` made. How it ends is told to ``finish``, once; also when the lane is over."""
-
-    async def settle(self) -> None:
-        """Return when every submitted frame has ended."""
-
-    def forget(self) -> None:
-        """Nobody is interested in what is still in flight."""
-
-
-@dataclass(slots=True)
-class Lanes:
-    """What a run needs of its session: threads to compute in, and the lane that is open now.
-
-    A lane comes and goes with the connection to the edge; the run goes on over all of them.
-    """
-
-    worker: Executor
-    """One thread, for the device's share of frames."""
-    chores: Executor
-    """One thread, for what blocks and is not worth a frame's time."""
-    budget: float
-    """Seconds after capture at which a frame is worthless."""
-    current: Lane | None = None
-    """The open lane; None while there is no connection. Set in the loop, read also in the worker."""
-    reconnect: bool = False
-    """The session comes back when it is lost; so shall a live source that fails."""
-    outages: Outages = field(default_factory=Outages)
-    """Of the session."""
-
-
 class _Ready(NamedTuple):
     """A coded frame, and the lane that it was coded for: on another one its number would mean nothing."""
 
     lane: Lane
-    coded: CodedFrame
+    coded: Any
 
 
 class Run:
@@ -155,6 +111,7 @@ class Run:
             "source": self._capture.source.name,
             "source_reopened": self._capture.reopened,
             **self._lanes.outages.to_json(time.monotonic()),
+            **self._lanes.to_json(time.monotonic()),
             **self.summary.to_json(),
             "sinks": sinks,
         }
@@ -188,6 +145,7 @@ class Run:
 
     def finish(self, result: FrameResult) -> None:
         """Take note of how a frame ended: for the books, the sinks and whoever iterates."""
+        result = self._lanes.stamp(result)
         self.summary.add(result)
         for sink in self._sinks:
             sink.put(result)
@@ -206,8 +164,7 @@ class Run:
         except SplitRtcError as error:
             self._error = self._error or error
         # Also when the source has failed: what it gave before is under way and will be answered.
-        if (lane := self._lanes.current) is not None:
-            await lane.settle()
+        await self._lanes.settle()
 
     async def _tidy_up(self) -> None:
         await asyncio.wait([self._stream])
@@ -215,8 +172,7 @@ class Run:
         # The capture first: that frees a worker which waits for the next frame.
         await run(self._lanes.chores, self._capture.stop)
         await self._capture.source.settle()
-        if (lane := self._lanes.current) is not None:
-            lane.forget()
+        self._lanes.forget()
         await run(self._lanes.chores, self._close_sinks)
 
     def _start(self) -> None:
@@ -236,6 +192,9 @@ class Run:
             ready = _dropped(frame, "skipped", "link") if lane is None else self._ready(frame, lane)
             taken.acquire()
             self._loop.call_soon_threadsafe(self._take, frame, ready, taken)
+            # After that, so that the frame's own result does not wait for it.
+            if (trial := self._lanes.on_trial) is not None and trial is not lane:
+                self._probe(frame, trial)
 
     def _ready(self, frame: Frame, lane: Lane) -> _Ready | FrameResult:
         """In the worker: the frame ready to be sent on this lane, or its end."""
@@ -251,6 +210,16 @@ class Run:
             log("frame %d cannot be coded: %s", frame.index, error)
             return _dropped(frame, "error", "encode")
 
+    def _probe(self, frame: Frame, trial: Lane) -> None:
+        """In the worker: see whether this lane, too, gives results."""
+        with contextlib.suppress(ModelError):
+            coded = trial.process(frame)
+            self._loop.call_soon_threadsafe(self._take_probe, frame, trial, coded)
+
+    def _take_probe(self, frame: Frame, trial: Lane, coded: Any) -> None:
+        if not self._stream.done():
+            self._lanes.probe(trial, frame, coded)
+
     def _take(self, frame: Frame, ready: _Ready | FrameResult, taken: threading.Semaphore) -> None:
         """In the loop: send what the worker has done."""
         taken.release()
@@ -258,7 +227,7 @@ class Run:
             self.finish(ready)
         elif not self._stream.done():
             try:
-                ready.lane.submit(frame, ready.coded, self.finish)
+                self._lanes.submit(ready.lane, frame, ready.coded, self.finish)
             except Exception as error:  # not foreseen: nothing would be told of this frame, so the run ends with it
                 self.interrupt(error)
 

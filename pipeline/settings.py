@@ -14,14 +14,15 @@ from models import parse_profile
 from pipeline.workers import TIME_LIMIT
 from rtc import parse_link
 from signaling.addresses import HOST_NAME, is_address, is_loopback, parse_listen
-from signaling.auth import OriginGuard
+from signaling.auth import OriginGuard, check_token
+from signaling.decision import OPTIMISE, PRIVACY
 from signaling.limits import CONNECT_RATE
 from splitrtc_errors import BadArgument
 
 if TYPE_CHECKING:
     from rtc import IceServer
 
-__all__ = ["EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server"]
+__all__ = ["DECIDERS", "MODES", "EdgeOptions", "EdgeSettings", "UeOptions", "UeSettings", "ice_server"]
 
 DEFAULT_LISTEN = "127.0.0.1:8787"
 DEFAULT_FPS = 30.0
@@ -34,8 +35,7 @@ CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
 MAX_THREADS = 1024
 MODES = ("auto", "local", "split", "remote")
-PRIVACIES = ("any", "no-pictures")
-"""What may leave the device: anything, or neither pictures nor tensors that hold them."""
+DECIDERS = ("offer", "ue", "network")
 VIDEO = "video"
 """The profile of the `remote` mode: the picture, as a WebRTC video track."""
 
@@ -92,7 +92,14 @@ class UeOptions(TypedDict, total=False):
     reconnect: bool
     link: str | None
     mode: str
+    fallback: bool
+    edges: tuple[str, ...]
+    bundled: bool
+    deliver: bool
+    decide: str
+    optimise: str
     privacy: str
+    prefer: str | None
 
 
 class EdgeOptions(TypedDict, total=False):
@@ -114,6 +121,7 @@ class EdgeOptions(TypedDict, total=False):
     time_limit: float
     connect_rate: float
     allow_origins: tuple[str, ...]
+    admin_token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +132,19 @@ class UeSettings:
     decides; without, several are and the network decides (TR 26.927 clause 5.2.3.2, cases 2 and 1). ``fps`` limits
     and announces the frame rate; ``budget`` is the time in seconds after which a result is worthless. With
     ``reconnect`` a session that is lost, or that does not come up, is tried again for as long as that may help.
-    ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on the address that the media is
-    bound to.
+    Without ``bundled``, the models that come with the program count as not here; unless ``deliver`` is false, an edge
+    may deliver what is not here. ``link`` puts an emulated link between UE and edge (`rtc.parse_link`); it stands on
+    the address that the media is bound to.
+
+    ``mode`` says who answers the frames: ``split``, the edge with the device; ``local``, the device alone, for which
+    no edge is needed (``url`` may be empty); ``remote``, the edge alone, which is sent the picture; ``auto``, split,
+    and local while that gives no results. ``auto`` never gives up, as with ``reconnect``; ``fallback`` False spares
+    the memory of the model that the device keeps for it. ``privacy`` "no-pictures" refuses whatever would send the
+    picture. ``edges`` are further ones, tried in this order after ``url``.
+
+    ``decide`` says who decides on the operating point, and how (TR 26.927 clause 5.2.3.2): "network" asks the edge
+    (case 1), "ue" asks for its candidates and chooses (case 2), by what each would take; "offer" offers all in the
+    order of preference. ``optimise`` and ``prefer`` (name or id of a cut) are wishes for that decision.
     """
 
     url: str
@@ -146,8 +165,15 @@ class UeSettings:
     threshold: float | None = None
     reconnect: bool = False
     link: str | None = None
-    mode: str = "auto"
+    mode: str = "split"
+    fallback: bool = True
+    edges: tuple[str, ...] = ()
+    bundled: bool = True
+    deliver: bool = True
+    decide: str = "offer"
+    optimise: str = "latency"
     privacy: str = "any"
+    prefer: str | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.001 <= self.fps <= 1000:
@@ -158,10 +184,9 @@ class UeSettings:
             raise BadArgument(f"timeout: expected a positive number of seconds, got {self.timeout:g}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BadArgument(f"threshold: expected a score from 0 to 1, got {self.threshold:g}")
-        if self.mode not in MODES:
-            raise BadArgument(f"mode: expected {', '.join(MODES)}, got {self.mode[:100]!r}")
-        if self.privacy not in PRIVACIES:
-            raise BadArgument(f"privacy: expected {' or '.join(PRIVACIES)}, got {self.privacy[:100]!r}")
+        for name, choices in (("mode", MODES), ("decide", DECIDERS), ("optimise", OPTIMISE), ("privacy", PRIVACY)):
+            if (value := getattr(self, name)) not in choices:
+                raise BadArgument(f"{name}: expected {', '.join(choices)}, got {value!r:.100}")
         if self.mode == "remote" and self.privacy == "no-pictures":
             raise BadArgument("mode remote sends the picture, which privacy no-pictures forbids: choose one of both")
         _check_threads("threads", self.threads)
@@ -177,12 +202,26 @@ class UeSettings:
                 )
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """All edges, in the order in which they are tried."""
+        return (self.url, *self.edges)
+
+    @property
+    def keeps_trying(self) -> bool:
+        """Whether a session that is lost, or does not come up, is tried again."""
+        return self.reconnect or self.mode == "auto"
+
+    @property
     def media_bind(self) -> str | None:
+        """Address for the media of the first edge: see `media_bind_to`."""
+        return self.media_bind_to(self.url)
+
+    def media_bind_to(self, url: str) -> str | None:
         """Address for the media: as told, else loopback for an edge there, which ICE leaves out by itself."""
         if self.bind is not None:
             return self.bind
         try:
-            host = urlsplit(self.url if "//" in self.url else f"//{self.url}").hostname or ""
+            host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
         except ValueError:
             raise BadArgument("edge: expected a URL such as wss://edge.example:8443 or 192.0.2.7:8080") from None
         return _loopback_of(host)
@@ -196,7 +235,8 @@ class EdgeSettings:
     files are here. ``accept`` are the profiles that it takes, the preferred one first; empty: all that its models
     allow, in the UE's order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its
     session. One address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
-    ``allow_origins`` may connect besides those that this machine serves at the same address.
+    ``allow_origins`` may connect besides those that this machine serves at the same address. With ``admin_token``, who
+    has that may change what lies in the first of the folders ``models``.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -216,6 +256,7 @@ class EdgeSettings:
     time_limit: float = TIME_LIMIT
     connect_rate: float = CONNECT_RATE
     allow_origins: tuple[str, ...] = ()
+    admin_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         host, _ = parse_listen(self.listen)
@@ -223,6 +264,12 @@ class EdgeSettings:
             raise BadArgument(
                 f"listening on {host} lets other machines in: give --token or --token-file, or listen on 127.0.0.1"
             )
+        if self.admin_token is not None:
+            check_token(self.admin_token)
+            if not self.models:
+                raise BadArgument("admin token: uploaded models want a folder; give --models DIR")
+            if self.admin_token == self.token:
+                raise BadArgument("admin token: expected another one than UEs have")
         if self.token == "":
             raise BadArgument("token: expected at least one character, got an empty one")
         if (self.cert is None) != (self.key is None):

@@ -47,6 +47,11 @@ class Summary:
         self.bytes_sent = 0
         self.frames_sent = 0
         self.fresh = 0
+        self.modes: Counter[str] = Counter()
+        """Answered frames by the mode in which they were."""
+        self._gap = 0.0
+        self._result_last: float | None = None
+        self._ended_last = 0.0
         self._share_received = 0.0
         # A ring of numbers, written to at once: a list of tuples would grow for as long as the window is not full.
         self._timings = np.full((window, 1 + len(STAGES)), np.nan, np.float32)
@@ -60,9 +65,13 @@ class Summary:
         if result.bytes_sent:
             self.frames_sent += 1
             self.bytes_sent += result.bytes_sent
+        self._ended_last = max(self._ended_last, result.completed)
         if not result.answered:
             return
         self.answered += 1
+        self.modes[result.mode] += 1
+        self._gap = self._gap_until(result.completed)
+        self._result_last = result.completed
         self.detections += 0 if result.detections is None else len(result.detections)
         self._share_received += result.share_received
         total = result.timings.total
@@ -75,6 +84,9 @@ class Summary:
     def produced(self) -> int:
         """Frames that the source produced and that ended."""
         return self.outcomes.total()
+
+    def _gap_until(self, now: float) -> float:
+        return self._gap if self._result_last is None else max(self._gap, now - self._result_last)
 
     def latency(self) -> dict[str, dict[str, float | None]]:
         """p50, p95, p99 in milliseconds of ``total``, ``overhead`` (all but model runs and codec) and every stage."""
@@ -93,6 +105,8 @@ class Summary:
             "answered_share": round(self.answered / produced, 4),
             "fresh_share": round(self.fresh / produced, 4),
             "mean_slice_share": round(self._share_received / max(self.answered, 1), 4),
+            "frames_by_mode": dict(sorted(self.modes.items())),
+            "longest_gap_s": round(self._gap_until(self._ended_last), 4),
             "detections": self.detections,
             "outcomes": dict(sorted(self.outcomes.items())),
             "dropped_at": dict(sorted(self.dropped_at.items())),

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.events import point_text
 from pipeline.summary import STAGES
 
 __all__ = ["LiveTable", "summary_table"]
@@ -20,10 +21,11 @@ REFRESH_SECONDS = 0.5
 """Drawing takes some milliseconds of the interpreter's time, which frames need too."""
 
 
-def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
+def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     """Stages with p50, p95 and p99, what became of the frames, and the link as far as the answers tell.
 
-    ``summary`` is what `Summary.to_json` returns, perhaps with ``link_statistics`` (`LinkStatistics.snapshot`).
+    ``summary`` is what `UeSession.describe` and `Summary.to_json` return, perhaps with ``link_statistics``
+    (`LinkStatistics.snapshot`).
     """
     table = Table()
     table.add_column("stage")
@@ -36,7 +38,9 @@ def summary_table(summary: Mapping[str, Any], title: str) -> RenderableType:
         table.add_row(stage, *("-" if value is None else f"{value:.1f}" for value in cells), style=style)
     # Not the table's own title and caption, which are wrapped to its width. Texts, because brackets in a plain string
     # would be taken for markup.
-    return Group(Text(title, style="bold"), table, Text(_caption(summary)))
+    title = Text(f"{summary['mode']}: {point_text(summary)}", style="bold")
+    title.append(f"  ({summary['reason']})", style="dim")
+    return Group(title, table, Text(_caption(summary)))
 
 
 def _caption(summary: Mapping[str, Any]) -> str:
@@ -46,6 +50,9 @@ def _caption(summary: Mapping[str, Any]) -> str:
         text += f"; reconnects: {summary['reconnects']}, without a session for {summary['disconnected_s']:.1f} s"
     if summary.get("source_reopened"):
         text += f"; source opened again: {summary['source_reopened']}"
+    if summary.get("mode_switches"):
+        shares = ", ".join(f"{mode}: {count}" for mode, count in summary["frames_by_mode"].items())
+        text += f"; answered by {shares}; longest gap between results {summary['longest_gap_s']:.2f} s"
     if summary["dropped_at"]:
         text += "; dropped at " + ", ".join(f"{where}: {count}" for where, count in summary["dropped_at"].items())
     if summary.get("disconnected"):
@@ -72,10 +79,9 @@ def _link(seen: Mapping[str, float]) -> str:
 class LiveTable:
     """Draws the table twice a second, in a thread of its own, while the context lasts, and once more at the end."""
 
-    def __init__(self, figures: Callable[[], Mapping[str, Any]], title: str) -> None:
+    def __init__(self, figures: Callable[[], Mapping[str, Any]]) -> None:
         """Draw what ``figures`` returns, which is as for `summary_table`. It is called in the table's thread."""
         self._figures = figures
-        self._title = title
         self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="table", daemon=True)
@@ -98,4 +104,4 @@ class LiveTable:
         self._update()
 
     def _update(self) -> None:
-        self._live.update(summary_table(self._figures(), self._title), refresh=True)
+        self._live.update(summary_table(self._figures()), refresh=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from models import Detector, load_submodel, partition_id
 from models.fixed import load_whole
 from models.task import DETECTION
-from pipeline.offers import VARIANT
 from pipeline.workers import TIME_LIMIT, Workers
 from splitrtc_errors import ModelError
 
@@ -131,7 +130,7 @@ class TailPool:
                 crossing: tuple[TensorSpec, ...] = (card.image,)
                 submodel = load_whole(card, self._provider, self._threads)
             else:
-                partition = self._store.get(card, tensors, variant=VARIANT)
+                partition = self._store.get(card, tensors)
                 crossing = partition.crossing
                 submodel = load_submodel(partition.tail_path, self._provider, self._threads)
             submodel.warm_up()

@@ -7,8 +7,8 @@ How one connection to the edge comes up is in `pipeline.connection`, what happen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.connection import Connection, EmulatedLink
+from pipeline.delivery import Show, silently
+from pipeline.keeper import Keeper
+from pipeline.lanes import Lanes
+from pipeline.local import StandIn, load_own
 from pipeline.parts import DeviceParts
-from pipeline.reconnect import Backoff, Outages, worth_retrying
-from pipeline.run import Lanes, Run
+from pipeline.reconnect import Backoff, Outages
+from pipeline.run import Run
 from pipeline.settings import UeSettings
 from pipeline.sinks import open_sink
 from pipeline.sources import open_source
 from signaling import new_resume_id
-from splitrtc_errors import BadArgument, ConnectionLost, Rejected, SplitRtcError
+from splitrtc_errors import BadArgument, ConnectionLost, SplitRtcError
 
 if TYPE_CHECKING:
     from models import ModelCard, TensorSpec
+    from pipeline.events import ModeChanged
+    from pipeline.local import LocalLane
     from pipeline.offers import OperatingPoint
     from pipeline.outcome import FrameResult
     from pipeline.sinks import Sink
@@ -37,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["UeSession"]
 
 logger = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds for which a session waits for an edge before it makes itself ready to go without."""
 
 
 class UeSession:
@@ -53,39 +62,58 @@ class UeSession:
 
     With ``reconnect`` in the settings, what time may mend is no error: entering waits until the edge is there, and when
     the connection is lost, another one takes its place. A run goes on over that; its frames in between are skipped.
+
+    With mode ``auto`` the device answers them itself in between, with a model that it has at hand (`pipeline.local`);
+    entering then waits for the edge or for that model, whichever is there first. With mode ``local`` it always does.
     """
 
-    def __init__(self, settings: UeSettings, *, backoff: Backoff | None = None) -> None:
-        """``backoff`` says how long to wait before trying to connect again."""
+    def __init__(self, settings: UeSettings, *, backoff: Backoff | None = None, show: Show = silently) -> None:
+        """``backoff`` says how long to wait before trying to connect again; ``show`` shows how a download goes on."""
         self.settings = settings
         self.counters: Counter[str] = Counter()
         """What came and could not be used, by kind."""
         self.outages = Outages()
         """How often, and how long, the connection was away."""
-        self._backoff = backoff or Backoff()
+        self.on_mode: Callable[[ModeChanged], object] = lambda _: None
+        """Called, in the event loop, when frames begin to be answered another way."""
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="chores")
-        self._parts = DeviceParts(settings, self._chores)
+        self._parts = DeviceParts(settings, self._chores, show)
         self._resume_id = new_resume_id()
         bind = settings.media_bind  # which a link needs, and the settings have seen to
         self._link = EmulatedLink(settings.link, bind) if settings.link is not None and bind is not None else None
         self._lanes = Lanes(
-            self._worker, self._chores, settings.budget, reconnect=settings.reconnect, outages=self.outages
+            self._worker,
+            self._chores,
+            settings.budget,
+            reconnect=settings.reconnect,
+            outages=self.outages,
+            on_change=lambda change: self.on_mode(change),
         )
-        self._connection: Connection | None = None
+        self._stand_in = StandIn(settings) if settings.mode == "auto" and settings.fallback else None
+        self._keeper = Keeper(
+            settings,
+            self._connection_to,
+            self._parts.turn_to_edge,
+            self._lanes,
+            self.outages,
+            backoff or Backoff(),
+            self._came_up,
+        )
+        self._own: LocalLane | None = None
         self._up: asyncio.Future[None]
-        self._keeper: asyncio.Task[None] | None = None
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
         self._run: Run | None = None
         self._error: Exception | None = None
-        self._told: str | None = None
         self._closing: asyncio.Task[None] | None = None
 
     # The life of the session.
 
     async def __aenter__(self) -> Self:
         self._up = asyncio.get_running_loop().create_future()
-        self._keeper = asyncio.create_task(self._keep(), name="session")
+        self._tasks = [asyncio.create_task(self._keep(), name="session")]
+        if self._stand_in is not None:
+            self._tasks.append(asyncio.create_task(self._stand_by(self._stand_in), name="stand-in"))
         try:
             await self._up
         except BaseException:
@@ -106,16 +134,19 @@ class UeSession:
     async def _close(self) -> None:
         if self._run is not None:
             await self._run.aclose()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
             self._fail(ConnectionLost("the session was closed"))
-        if self._connection is not None:
-            await self._connection.close()
-        await asyncio.gather(*self._farewells)
+        self._lanes.stop()
+        await self._keeper.close()
         if self._link is not None:
             await self._link.close()
-        for executor in (self._worker, self._chores):
+        await self._parts.close()
+        executors = [self._worker, self._chores]
+        executors += [] if self._stand_in is None else [self._stand_in.executor]
+        for executor in executors:
             # What still runs is waited for without blocking the loop; then its one thread is idle and ends at once.
             await asyncio.get_running_loop().run_in_executor(executor, _nothing)
             executor.shutdown()
@@ -144,7 +175,7 @@ class UeSession:
             raise self._error
         self._run = Run(
             self._lanes,
-            open_source(source, fps=self.settings.fps, tensor=_ready_input(self.point.card)),
+            open_source(source, fps=self.settings.fps, tensor=_ready_input(self._card)),
             [open_sink(sink) for sink in sinks],
             repeat=repeat,
             every=every,
@@ -152,14 +183,19 @@ class UeSession:
         return self._run
 
     @property
+    def mode(self) -> str:
+        """How frames are answered now: ``local``, ``split``, ``remote``, or ``none`` while nobody does."""
+        return self._lanes.mode
+
+    @property
     def point(self) -> OperatingPoint:
-        """The active operating point: model, cut and profile. While there is no connection, the last one's."""
+        """The operating point agreed on with the edge: model, cut and profile. Without a connection, the last one's."""
         return self._way.device.point
 
     @property
     def provider(self) -> str:
-        """The execution provider that the head really runs on."""
-        return self._way.device.provider
+        """The execution provider that the device's part of the model really runs on."""
+        return str(self.describe()["provider"])
 
     @property
     def statistics(self) -> LinkStatistics:
@@ -172,81 +208,90 @@ class UeSession:
         return None if self._link is None else self._link.to_json()
 
     def describe(self) -> dict[str, Any]:
-        """The session's mode and operating point, as plain values."""
-        point = self.point
-        return {
-            "mode": self._way.mode,
-            "model": point.card.name,
-            "partition": point.cut.name,
-            "profile": point.profile,
-            "provider": self.provider,
-        }
+        """The session's mode, why it is in that, and the operating point, as plain values.
+
+        While nobody answers frames, the point is the one of before.
+        """
+        changes = list(self._lanes.changes)
+        point = next((change.point for change in reversed(changes) if change.point is not None), None)
+        if point is None:
+            raise BadArgument("the session is not connected: use it as `async with`")
+        return {"mode": self.mode, "reason": changes[-1].reason, **point}
+
+    async def move(self, url: str) -> None:
+        """Go over to another edge, make before break: this one answers until the other has given a first result.
+
+        Frames that are under way are still answered by the old one. Returns when that has been left. Raises what
+        connecting raises, BadArgument without a connection, and ConnectionLost; the session is then where it was.
+        """
+        await self._keeper.move(url)
+
+    @property
+    def _connection(self) -> Connection | None:
+        return self._keeper.connection
+
+    @property
+    def _card(self) -> ModelCard:
+        """Of the model that frames are for: the edge's, or, as long as there was none, the device's own."""
+        return self._own.card if self._own is not None and self._connection is None else self.point.card
 
     @property
     def _way(self) -> Uplink:
         if self._connection is None:
-            raise BadArgument("the session is not connected: use it as `async with`")
+            raise BadArgument("the session has no connection to an edge")
         return self._connection.lane
 
-    # Connecting, and connecting again.
+    # Edges, and the device alone.
 
     async def _keep(self) -> None:
-        """See to it that there is a connection, until that cannot be."""
+        """See to it that frames are answered, until that cannot be."""
         try:
-            while True:
-                self._connection = connection = await self._connect()
-                began = self._came_up(connection)
-                await asyncio.wait([connection.ended])
-                reason = connection.ended.result()
-                self._lanes.current = None
-                if not self.settings.reconnect:
-                    raise ConnectionLost(reason)
-                now = time.monotonic()
-                self._backoff.worked(now - began)
-                self._went_down(reason, now)
-                # Not waited for: an edge that is silent confirms no goodbye, and the next one shall not wait for that.
-                farewell = asyncio.create_task(connection.close(), name="farewell")
-                self._farewells.add(farewell)
-                farewell.add_done_callback(self._farewells.discard)
+            if self.settings.mode == "local":
+                await self._go_alone()
+            else:
+                await self._keeper.run()
+        except SplitRtcError as error:
+            if not (self._up.done() and self._stand_in is not None and await self._stand_in.ready()):
+                self._fail(error)
+            else:
+                logger.error("%s; the device goes on alone", error)
         except Exception as error:
             self._fail(error)
 
-    async def _connect(self) -> Connection:
-        """A new connection; with ``reconnect`` tries until there is one. Each try looks the edge's name up anew."""
-        while True:
-            connection = Connection(self.settings, self._parts, self._resume_id, self.counters, self._link)
-            try:
-                await connection.open()
-            except SplitRtcError as error:
-                if not self.settings.reconnect or not worth_retrying(error):
-                    raise
-                delay = self._backoff.delay(error.retry_after if isinstance(error, Rejected) else None)
-                self._went_down(str(error), time.monotonic())
-            else:
-                return connection
-            await asyncio.sleep(delay)
+    async def _go_alone(self) -> None:
+        lane = await asyncio.get_running_loop().run_in_executor(self._chores, load_own, self.settings)
+        self._add_own(lane, "as asked for")
 
-    def _came_up(self, connection: Connection) -> float:
-        now = time.monotonic()
-        self._lanes.current = connection.lane
-        self._told = None
-        if self._up.done():
-            logger.info("connected again after %.1f s", self.outages.end(now))
+    async def _stand_by(self, stand_in: StandIn) -> None:
+        """Get ready to go on without an edge.
+
+        Once the session is up, so that it takes nothing from that; at once, when an edge keeps it waiting.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._keeper.tried.wait()
+        try:
+            lane = await stand_in.load(None if self._connection is None else self.point.card)
+        except Exception as error:
+            self._fail(error)
         else:
-            self._up.set_result(None)
-        return now
+            if lane is not None:
+                self._add_own(lane, self._keeper.told or "no edge yet")
 
-    def _went_down(self, reason: str, now: float) -> None:
-        # Once for each new reason: an edge may be away for a night.
-        level = logging.DEBUG if reason == self._told else logging.WARNING
-        self._told = reason
-        logger.log(level, "%s; trying to connect again", reason)
-        if self._up.done():
-            self.outages.begin(reason, now)
+    def _add_own(self, lane: LocalLane, reason: str) -> None:
+        self._own = lane
+        self._lanes.add_own(lane, reason)
+        self._came_up()
+
+    def _connection_to(self, url: str) -> Connection:
+        return Connection(url, self.settings, self._parts, self._resume_id, self.counters, self._link)
+
+    def _came_up(self) -> None:
+        if not self._up.done():
+            self._up.set_result(None)
 
     def _fail(self, error: Exception) -> None:
-        """There will be no connection any more."""
-        self._lanes.current = None
+        """Frames will not be answered any more."""
         self._error = self._error or error
         if not self._up.done():
             self._up.set_exception(error)

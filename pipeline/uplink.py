@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models import parse_detections
 from pipeline.alarm import Alarm
@@ -112,6 +112,16 @@ class Uplink:
         self._over = False
         peer.on_result = self._on_result
         peer.on_dropped = self._on_dropped
+
+    def describe(self) -> dict[str, Any]:
+        """The operating point, as plain values."""
+        point = self.device.point
+        return {
+            "model": point.card.name,
+            "partition": point.cut.name,
+            "profile": point.profile,
+            "provider": self.device.provider,
+        }
 
     def admits(self, frame: Frame) -> bool:
         """Whether the edge wants this frame, by its capture time; in the worker thread."""
@@ -308,6 +318,7 @@ class Uplink:
             FrameResult(
                 frame=in_flight.frame,
                 status=status,
+                mode=self.mode,
                 frame_id=in_flight.coded.frame_id,
                 dropped_at=dropped_at,
                 detections=detections,

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from signaling.aisplit import MAX_OFFERS, SplitOffer, attributes_of, offers_of
+    from signaling.applications import (
+        InferenceRequest,
+        InferenceResponse,
+        InformationRequest,
+        InformationResponse,
+        Need,
+        Selection,
+        SelectionRequest,
+        SelectionResponse,
+    )
     from signaling.auth import TokenGuard, check_token, redact, token_subprotocol
+    from signaling.candidates import (
+        Candidate,
+        candidates_of,
+    )
     from signaling.client import SignalingClient, normalise_url
     from signaling.control import (
         Bye,
@@ -26,7 +40,18 @@ if TYPE_CHECKING:
         parse_control,
         serialise_control,
     )
+    from signaling.decision import (
+        Decision,
+        Explained,
+        Wish,
+        decide,
+    )
     from signaling.endpoint import SwapEndpoint
+    from signaling.manifest import (
+        Manifest,
+        manifest_bytes,
+        read_manifest,
+    )
     from signaling.messages import Criterion
     from signaling.negotiation import Acceptable, check_answer, choose
     from signaling.parametersets import MAX_OPEN_SETS, ReceivedSets, SentSets
@@ -48,6 +73,19 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "signaling.aisplit": ("MAX_OFFERS", "SplitOffer", "attributes_of", "offers_of"),
+    "signaling.applications": (
+        "InferenceRequest",
+        "InferenceResponse",
+        "InformationRequest",
+        "InformationResponse",
+        "Need",
+        "Selection",
+        "SelectionRequest",
+        "SelectionResponse",
+    ),
+    "signaling.candidates": ("Candidate", "candidates_of"),
+    "signaling.decision": ("Decision", "Explained", "Wish", "decide"),
+    "signaling.manifest": ("Manifest", "manifest_bytes", "read_manifest"),
     "signaling.auth": ("TokenGuard", "check_token", "redact", "token_subprotocol"),
     "signaling.client": ("SignalingClient", "normalise_url"),
     "signaling.control": (
@@ -86,6 +124,23 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Manifest",
+    "manifest_bytes",
+    "read_manifest",
+    "Decision",
+    "Explained",
+    "Wish",
+    "decide",
+    "Candidate",
+    "candidates_of",
+    "InferenceRequest",
+    "InferenceResponse",
+    "InformationRequest",
+    "InformationResponse",
+    "Need",
+    "Selection",
+    "SelectionRequest",
+    "SelectionResponse",
     "Acceptable",
     "Bye",
     "ConnectHandler",

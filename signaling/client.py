@@ -8,23 +8,43 @@ import logging
 import os
 import socket
 import ssl as tls
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
 from signaling.addresses import is_loopback
+from signaling.applications import (
+    RESPONSES,
+    InferenceResponse,
+    InformationResponse,
+    Need,
+    Response,
+    Selection,
+    SelectionResponse,
+    Statement,
+)
 from signaling.auth import check_token, redact
-from signaling.endpoint import Accepted, CloseConfirmed, CloseReceived, Refused, SwapEndpoint
+from signaling.endpoint import (
+    Accepted,
+    Acknowledged,
+    ApplicationReceived,
+    ApplicationRefused,
+    CloseConfirmed,
+    CloseReceived,
+    Refused,
+    SwapEndpoint,
+)
 from signaling.messages import Criterion
 from signaling.problems import EDGE_FULL, TOO_MANY_REQUESTS, UNAUTHORIZED, make_problem, rejection
+from signaling.procedures import DeviceProcedures
 from signaling.swap import MAX_MESSAGE, PATH, STANDARD, SUBPROTOCOL, Dialect
 from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, ProtocolError, SplitRtcError, Unreachable
 
-__all__ = ["Ending", "SignalingClient", "normalise_url"]
+__all__ = ["Ending", "SignalingClient", "http_url", "normalise_url", "parse_fingerprint", "tls_context"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +55,9 @@ CONNECT_TIMEOUT = 15.0
 SEND_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 2.0
 HEARTBEAT = 30.0
+_CLOSED_EARLY = "the edge closed the signalling socket before it answered"
 
+T = TypeVar("T")
 Ending = Literal["closed", "lost"]
 """Why a socket ended: the edge closed the session, or only the socket went, which ends no session."""
 
@@ -71,7 +93,12 @@ class SignalingClient:
             raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
         if token is not None and not self.url.startswith("wss:") and not is_loopback(urlsplit(self.url).hostname or ""):
             logger.warning("the access token travels unprotected: use wss://")
-        self._endpoint = SwapEndpoint("client", dialect=dialect)
+        self._endpoint = SwapEndpoint("client", dialect=dialect, applications=RESPONSES)
+        self._procedures = DeviceProcedures()
+        self._known: asyncio.Future[None] | None = None
+        """Done when the edge has told its source, which application messages are addressed to."""
+        self._met: float | None = None
+        self._reply: asyncio.Future[Response] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -99,6 +126,62 @@ class SignalingClient:
     ) -> None:
         await self.close()
 
+    async def request_inference(self, need: Need, *, resume: str | None = None) -> InferenceResponse:
+        """Let the edge decide (TR 26.927 clause 5.2.3.2, case 1), before `connect`; returns what it selected.
+
+        Raises as `connect` does, and ProtocolError for an answer that does not fit.
+        """
+        response = await self._ask(lambda: self._procedures.request_inference(need, resume))
+        assert isinstance(response, InferenceResponse)
+        return response
+
+    async def request_information(self, need: Need) -> InformationResponse:
+        """Ask for the candidates (case 2); raises as `request_inference` does."""
+        response = await self._ask(lambda: self._procedures.request_information(need))
+        assert isinstance(response, InformationResponse)
+        return response
+
+    async def select(self, selection: Selection, *, resume: str | None = None) -> SelectionResponse:
+        """Tell the edge what was decided (case 2), and have it get ready; raises as `request_inference` does."""
+        response = await self._ask(lambda: self._procedures.select(selection, resume))
+        assert isinstance(response, SelectionResponse)
+        return response
+
+    async def meet(self) -> float:
+        """Have the edge tell its name, which every request needs; returns the seconds of that round trip."""
+        assert self._reader is not None, "the client was never opened"
+        loop = asyncio.get_running_loop()
+        if self._met is None:
+            before = loop.time()
+            self._known = loop.create_future()
+            self._endpoint.register()
+            await self._in_time(self._known)
+            self._met = loop.time() - before
+        return self._met
+
+    async def _ask(self, said: Callable[[], Statement]) -> Response:
+        await self.meet()
+        self._reply = asyncio.get_running_loop().create_future()
+        try:
+            self._endpoint.say(*said())
+            return await self._in_time(self._reply)
+        finally:
+            self._procedures.give_up()
+            self._reply = None
+
+    async def _in_time(self, awaited: asyncio.Future[T]) -> T:
+        """Send what is to be sent, and wait for what the edge says to it."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._flush()
+                if self._reader is None or self._reader.done():
+                    raise ConnectionError
+                return await awaited
+        except TimeoutError:
+            raise NegotiationTimeout(f"the edge did not answer within {CONNECT_TIMEOUT:g} s") from None
+        except ConnectionError:
+            raise ConnectionLost(_CLOSED_EARLY) from None
+
     async def connect(self, offer: str, criteria: Sequence[Criterion] = (), *, timeout: float = CONNECT_TIMEOUT) -> str:
         """Offer a session, once; returns the edge's SDP answer.
 
@@ -114,7 +197,7 @@ class SignalingClient:
         except TimeoutError:
             raise NegotiationTimeout(f"the edge did not answer the offer within {timeout:g} s") from None
         except ConnectionError:
-            raise ConnectionLost("the edge closed the signalling socket before it answered the offer") from None
+            raise ConnectionLost(_CLOSED_EARLY) from None
 
     async def close(self) -> None:
         """Close the session, if there is one, and the socket, within CLOSE_TIMEOUT. Can be called again."""
@@ -181,6 +264,14 @@ class SignalingClient:
                         answer.set_result(text)
                     case Refused(problem) if not answer.done():
                         answer.set_exception(rejection(problem))
+                    case Acknowledged() if self._known is not None and not self._known.done():
+                        self._known.set_result(None)
+                    case ApplicationReceived(_, type_, value):
+                        self._receive_response(type_, value)
+                    case ApplicationRefused(problem):
+                        for asked in (self._known, self._reply):
+                            if asked is not None and not asked.done():
+                                asked.set_exception(rejection(problem))
                     case CloseReceived():
                         closed.set_result("closed")  # and now the edge closes the socket
                     case CloseConfirmed():
@@ -188,14 +279,23 @@ class SignalingClient:
         except (ConnectionError, TimeoutError):
             pass
         finally:
-            if not answer.done():
-                answer.set_exception(
-                    ConnectionLost("the edge closed the signalling socket before it answered the offer")
-                )
+            for waiting in (answer, self._known, self._reply):
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(ConnectionLost(_CLOSED_EARLY))
             with contextlib.suppress(asyncio.CancelledError):
                 answer.exception()  # nobody may be waiting for it any more
             if not closed.done():
                 closed.set_result("lost")
+
+    def _receive_response(self, type_: str, value: object) -> None:
+        try:
+            response = self._procedures.receive(type_, value)
+        except ProtocolError as error:
+            if self._reply is not None and not self._reply.done():
+                self._reply.set_exception(error)
+        else:
+            if response is not None and self._reply is not None and not self._reply.done():
+                self._reply.set_result(response)
 
     async def _flush(self) -> None:
         assert self._socket is not None
@@ -224,21 +324,40 @@ def normalise_url(url: str) -> str:
     return urlunsplit((schemes[parts.scheme], parts.netloc, path if path.endswith(PATH) else path + PATH, "", ""))
 
 
+def http_url(url: str) -> str:
+    """The http:// or https:// URL, without a slash at its end, under which the same edge serves the rest."""
+    parts = urlsplit(normalise_url(url))
+    return urlunsplit((parts.scheme.replace("ws", "http"), parts.netloc, parts.path.removesuffix(PATH), "", ""))
+
+
+def tls_context(ca: str | Path) -> tls.SSLContext:
+    """What trusts the certificates in a PEM file, and no others; BadArgument when it cannot be read."""
+    try:
+        return tls.create_default_context(cafile=ca)
+    except OSError as error:  # includes ssl.SSLError
+        raise BadArgument(f"cannot read certificates from {ca}: {error.strerror or error}") from error
+
+
+def parse_fingerprint(text: str) -> bytes:
+    """The SHA-256 of a certificate as 32 bytes; BadArgument for what is none."""
+    try:
+        found = bytes.fromhex(text.lower().removeprefix("sha-256:").replace(":", ""))
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise BadArgument("a fingerprint is the SHA-256 of a certificate: 64 hex digits, colons allowed")
+    return found
+
+
 def _trust(
     ssl: tls.SSLContext | None, ca: str | Path | None, fingerprint: str | None
 ) -> tls.SSLContext | aiohttp.Fingerprint | bool:
     if sum(option is not None for option in (ssl, ca, fingerprint)) > 1:
         raise BadArgument("give one of a TLS context, a certificate file, a fingerprint")
     if ca is not None:
-        try:
-            return tls.create_default_context(cafile=ca)
-        except OSError as error:  # includes ssl.SSLError
-            raise BadArgument(f"cannot read certificates from {ca}: {error.strerror or error}") from error
+        return tls_context(ca)
     if fingerprint is not None:
-        try:
-            return aiohttp.Fingerprint(bytes.fromhex(fingerprint.lower().removeprefix("sha-256:").replace(":", "")))
-        except ValueError:
-            raise BadArgument("a fingerprint is the SHA-256 of a certificate: 64 hex digits, colons allowed") from None
+        return aiohttp.Fingerprint(parse_fingerprint(fingerprint))
     return True if ssl is None else ssl
 
 

@@ -7,6 +7,7 @@ clock; nothing in here waits.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
@@ -31,6 +32,9 @@ __all__ = [
     "MAX_BAD_MESSAGES",
     "MAX_MESSAGES",
     "Accepted",
+    "Acknowledged",
+    "ApplicationReceived",
+    "ApplicationRefused",
     "CloseConfirmed",
     "CloseReceived",
     "ConnectReceived",
@@ -78,7 +82,37 @@ class CloseConfirmed:
     """The peer has answered our close."""
 
 
-Event = ConnectReceived | Accepted | Refused | CloseReceived | CloseConfirmed
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Client side: the peer has our register or application message, and is known now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationReceived:
+    """An application message, acknowledged; server side it is a request: answer with say() or refuse()."""
+
+    number: int
+    type: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationRefused:
+    """Client side: our last application message was rejected, or answered by an error."""
+
+    problem: Problem
+
+
+Event = (
+    ConnectReceived
+    | Accepted
+    | Refused
+    | CloseReceived
+    | CloseConfirmed
+    | Acknowledged
+    | ApplicationReceived
+    | ApplicationRefused
+)
 
 
 class State(Enum):
@@ -118,8 +152,14 @@ class SwapEndpoint:
     """
 
     def __init__(
-        self, role: Literal["client", "server"], *, source: str | None = None, dialect: Dialect = STANDARD
+        self,
+        role: Literal["client", "server"],
+        *,
+        source: str | None = None,
+        dialect: Dialect = STANDARD,
+        applications: Container[str] = (),
     ) -> None:
+        """``applications`` are the types of application messages that are taken before the connect."""
         self.source = source or str(uuid.uuid4())
         self.state = State.IDLE
         self.counters = EndpointCounters()
@@ -130,6 +170,9 @@ class SwapEndpoint:
         self._last_sent = 0
         self._pending = 0
         """number of the connect or close whose answer is due"""
+        self._applications = applications
+        self._asked = 0
+        """number of our register or application message whose answer is due"""
         self._outgoing: list[str] = []
 
     @property
@@ -141,6 +184,22 @@ class SwapEndpoint:
         """The texts to send, in this order."""
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
+
+    def register(self) -> None:
+        """Make ourselves known, and have the peer tell its source: Acknowledged is due. Client side, first of all."""
+        self._expect("client", State.IDLE)
+        self._asked = self._send(Register())
+
+    def say(self, type_: str, value: object) -> None:
+        """Send an application message to the peer, which has said something before. Before the connect."""
+        if self.state is State.IDLE:  # else the answer comes too late
+            number = self._send(Application(self._to_peer(), type_, value))
+            self._asked = number if self._role == "client" else 0
+
+    def refuse(self, number: int, problem: Problem) -> None:
+        """Refuse the application message that was received. Server side."""
+        if self.state is State.IDLE:
+            self._send(Reject(self._to_peer(), number, problem))
 
     def connect(self, offer: str, criteria: tuple[Criterion, ...] = ()) -> None:
         """Offer a session. Once per socket, client side."""
@@ -231,6 +290,15 @@ class SwapEndpoint:
                 self._acknowledge(message)
                 self.state = State.CLOSED
                 return Refused(problem)
+            case Application(_, type_, value), State.IDLE if type_ in self._applications:
+                self._acknowledge(message)
+                return ApplicationReceived(message.message_id, type_, value)
+            case Reject(_, request, problem), State.IDLE if (
+                not is_server and self._asked and request in (0, self._asked)
+            ):
+                self._acknowledge(message)
+                self._asked = 0
+                return ApplicationRefused(problem)
             case Close(), State.REQUESTED | State.ACTIVE | State.CLOSING:
                 return self._receive_close(message)
             case ((Update() | Application()), State.ACTIVE):
@@ -251,6 +319,11 @@ class SwapEndpoint:
         return CloseReceived()
 
     def _receive_response(self, response: Response) -> Event | None:
+        if self.state is State.IDLE and self._asked and response.request in (0, self._asked):
+            if response.problem is None:
+                return Acknowledged() if response.request else None
+            self._asked = 0
+            return ApplicationRefused(response.problem)
         # A peer that could not read our only message does not know its number.
         if response.request == self._pending or (response.request == 0 and response.problem is not None):
             if self.state is State.REQUESTED and self._role == "client" and response.problem is not None:

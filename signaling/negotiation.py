@@ -41,12 +41,19 @@ class Acceptable:
         )
 
     def offers(self, fps: float) -> list[SplitOffer]:
-        """Everything that would be accepted, as a peer would have to offer it."""
+        """Every profile that would be accepted, as a peer would have to offer it with the first of the heads."""
         return [
             SplitOffer(
-                self.model, self.digest, self.partition, head, profile, calibration, self.direction, fps, dynamic=False
+                model=self.model,
+                digest=self.digest,
+                partition=self.partition,
+                head=self.heads[0],
+                profile=profile,
+                calibration=calibration,
+                direction=self.direction,
+                fps=fps,
+                dynamic=False,
             )
-            for head in self.heads
             for profile, calibration in self.profiles.items()
         ]
 

@@ -16,9 +16,12 @@ __all__ = [
     "MESSAGE_MALFORMATTED",
     "MESSAGE_UNKNOWN",
     "NO_COMMON_OPERATING_POINT",
+    "NO_ROOM",
+    "NO_SUCH_FILE",
     "ORIGIN_NOT_ALLOWED",
     "TARGET_UNKNOWN",
     "TOO_MANY_REQUESTS",
+    "TOO_MANY_TRANSFERS",
     "UNAUTHORIZED",
     "Problem",
     "make_problem",
@@ -39,6 +42,9 @@ DRAINING = f"{_SPLITRTC}draining"
 EDGE_FAILURE = f"{_SPLITRTC}edge-failure"
 TOO_MANY_REQUESTS = f"{_SPLITRTC}too-many-requests"
 ORIGIN_NOT_ALLOWED = f"{_SPLITRTC}origin-not-allowed"
+NO_ROOM = f"{_SPLITRTC}no-room"
+NO_SUCH_FILE = f"{_SPLITRTC}no-such-file"
+TOO_MANY_TRANSFERS = f"{_SPLITRTC}too-many-transfers"
 
 # The titles of the first four are those of table 13.2.4.6-1.
 _KNOWN: dict[str, tuple[str, int]] = {
@@ -52,6 +58,9 @@ _KNOWN: dict[str, tuple[str, int]] = {
     EDGE_FAILURE: ("The edge failed", 500),
     TOO_MANY_REQUESTS: ("Too many connections from this address", 429),
     ORIGIN_NOT_ALLOWED: ("Pages of this origin may not connect", 403),
+    NO_ROOM: ("No room for it", 507),
+    NO_SUCH_FILE: ("No such file", 404),
+    TOO_MANY_TRANSFERS: ("Too many files are being sent", 503),
 }
 _BLANK = "about:blank"  # RFC 7807, section 4.2: a problem that is no more than its status
 

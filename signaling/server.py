@@ -1,4 +1,4 @@
-"""The edge's HTTP server: SWAP on a WebSocket, and health.
+"""The edge's HTTP server: SWAP on a WebSocket, the manifest, files, and health.
 
 What a stranger can hold is bounded: connections, sockets, the time until the first message, the size and the number of
 messages, the time that a send may take. Nothing of what peers say, nor where they are, is logged.
@@ -7,30 +7,21 @@ messages, the time that a send may take. Nothing of what peers say, nor where th
 from __future__ import annotations
 
 import asyncio
-import json
+import inspect
 import logging
-import math
 import ssl
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from signaling.addresses import parse_listen
-from signaling.auth import OriginGuard, TokenGuard
-from signaling.limits import CONNECT_RATE, ConnectLimiter
-from signaling.problems import (
-    EDGE_FULL,
-    MESSAGE_MALFORMATTED,
-    ORIGIN_NOT_ALLOWED,
-    TOO_MANY_REQUESTS,
-    UNAUTHORIZED,
-    Problem,
-    make_problem,
-)
-from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, SignalingSession
+from signaling.files import FILES_PATH, FileServer, ServedFile
+from signaling.gate import Gate, problem_response
+from signaling.limits import CONNECT_RATE
+from signaling.problems import EDGE_FULL, MESSAGE_MALFORMATTED, make_problem
+from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, Negotiate, SignalingSession
 from signaling.swap import MAX_MESSAGE, PATH, SUBPROTOCOL
 from splitrtc_errors import BadArgument
 
@@ -47,14 +38,20 @@ MAX_UNSENT = 65_536
 MAX_SOCKETS = 1_024
 MAX_HANDSHAKES = 64
 """TCP connections beyond the open sockets: HTTP requests and WebSocket upgrades under way."""
+REQUESTS_PER_SOCKET = 10.0
+"""Requests for the manifest and for files that an address may make, for each WebSocket that it may open."""
+MANIFEST_PATH = "/manifest"
 
 
 class SignalingServer:
     """Serves SWAP at ``/3gpp-swap/v1``, ``/healthz`` and ``/readyz`` at ``listen`` ("host:port", port 0 for any).
 
     Without a ``token``, web pages come in from ``allow_origins`` and from this machine's own address here alone. With
-    one, who has it may. ``ready`` says whether the edge can take sessions, with details for ``/readyz``. BadArgument
-    when ``listen``, ``token`` or an origin is not what it should be.
+    one, who has it may. ``ready`` says whether the edge can take sessions, with details for ``/readyz``. Who may open
+    a WebSocket may also have the ``manifest``, JSON that says what is served here, and the files that ``find_file``
+    knows, by their 64 hex digits. ``routes`` are further ones, which look after themselves. ``negotiate``
+    answers what comes before a connect (`signaling.procedures`); without it nothing does. BadArgument when ``listen``,
+    ``token`` or an origin is not what it should be.
     """
 
     def __init__(
@@ -64,18 +61,26 @@ class SignalingServer:
         *,
         token: str | None = None,
         ready: Callable[[], tuple[bool, dict[str, Any]]] = lambda: (True, {}),
+        manifest: Callable[[], Awaitable[bytes] | bytes] | None = None,
+        find_file: Callable[[str], ServedFile | None] | None = None,
+        routes: Iterable[web.RouteDef] = (),
         max_sockets: int = MAX_SOCKETS,
         connect_rate: float = CONNECT_RATE,
         allow_origins: Iterable[str] = (),
+        negotiate: Negotiate | None = None,
     ) -> None:
         self._host, self._port = parse_listen(listen)
         self._handler = handler
-        self._guard = TokenGuard(token)
-        self._origins = OriginGuard(allow_origins)
-        self._anyone = token is None
+        self._negotiate = negotiate
+        origins = tuple(allow_origins)
+        self._sockets_gate = Gate(token, connect_rate, origins)
+        self._requests_gate = Gate(token, connect_rate * REQUESTS_PER_SOCKET, origins)
         self._ready = ready
+        self._manifest = manifest
+        self._find_file = find_file
+        self._files: FileServer | None = None
+        self._routes = tuple(routes)
         self._max_sockets = max_sockets
-        self._limiter = ConnectLimiter(connect_rate)
         self._sessions: set[SignalingSession] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -94,8 +99,14 @@ class SignalingServer:
                 web.get(f"{PATH}/", self._swap),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
+                *self._routes,
             ]
         )
+        if self._manifest is not None:
+            app.router.add_get(MANIFEST_PATH, self._serve_manifest)
+        if self._find_file is not None:
+            self._files = FileServer(self._find_file)
+            app.router.add_get(f"{FILES_PATH}/{{hex:[0-9a-f]{{64}}}}", self._serve_file)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -110,7 +121,7 @@ class SignalingServer:
                 lambda: self._admit(runner), self._host or None, self._port, ssl=ssl_context
             )
         except OSError as error:
-            await runner.cleanup()
+            await self._clean_up(runner)
             address = f"port {self._port} of {self._host or 'any interface'}"
             raise BadArgument(f"cannot listen on {address}: {error.strerror or error}") from error
         self._port = self._server.sockets[0].getsockname()[1]
@@ -124,8 +135,13 @@ class SignalingServer:
         server.close()
         for session in self._sessions:
             session.leave()
-        await runner.cleanup()
+        await self._clean_up(runner)
         await server.wait_closed()
+
+    async def _clean_up(self, runner: web.AppRunner) -> None:
+        await runner.cleanup()
+        if self._files is not None:
+            self._files.close()
 
     def _admit(self, runner: web.AppRunner) -> asyncio.Protocol:
         server = runner.server
@@ -134,22 +150,14 @@ class SignalingServer:
         return server()
 
     async def _swap(self, request: web.Request) -> web.StreamResponse:
-        # Before the token is looked at, so that guessing it is slow, too.
-        if wait := self._limiter.admit(request.remote, time.monotonic()):
-            seconds = math.ceil(wait)
-            problem = make_problem(TOO_MANY_REQUESTS, retry_after=seconds)
-            return _problem(problem, {"Retry-After": str(seconds)})
         offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
-        if not self._guard.admits(request.headers.get("Authorization"), offered):
-            return _problem(make_problem(UNAUTHORIZED), {"WWW-Authenticate": "Bearer"})
-        headers = request.headers
-        if self._anyone and not self._origins.admits(headers.get("Origin"), headers.get("Host")):
-            return _problem(make_problem(ORIGIN_NOT_ALLOWED, "the edge has no token, and does not know this page"))
+        if (refusal := self._sockets_gate.refusal(request, offered)) is not None:
+            return refusal
         if SUBPROTOCOL not in (name.strip() for name in offered.split(",")):
             detail = f"expected a WebSocket upgrade that offers the sub-protocol {SUBPROTOCOL}"
-            return _problem(make_problem(MESSAGE_MALFORMATTED, detail))
+            return problem_response(make_problem(MESSAGE_MALFORMATTED, detail))
         if len(self._sessions) >= self._max_sockets:
-            return _problem(make_problem(EDGE_FULL, retry_after=RETRY_AFTER), {"Retry-After": str(RETRY_AFTER)})
+            return problem_response(make_problem(EDGE_FULL, retry_after=RETRY_AFTER), {"Retry-After": str(RETRY_AFTER)})
         socket = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
             timeout=CLOSE_TIMEOUT,
@@ -158,7 +166,7 @@ class SignalingServer:
             max_msg_size=MAX_MESSAGE + 1,  # aiohttp refuses a message of just this size
             writer_limit=MAX_UNSENT,
         )
-        session = SignalingSession(socket, request, self._handler)
+        session = SignalingSession(socket, request, self._handler, self._negotiate)
         self._sessions.add(session)  # before the first await: the limit holds however many come at once
         try:
             await socket.prepare(request)
@@ -166,6 +174,21 @@ class SignalingServer:
         finally:
             self._sessions.discard(session)
         return socket
+
+    async def _serve_manifest(self, request: web.Request) -> web.Response:
+        if (refusal := self._requests_gate.refusal(request)) is not None:
+            return refusal
+        assert self._manifest is not None
+        made = self._manifest()
+        body = await made if inspect.isawaitable(made) else made
+        # What it says of the load is true for a moment.
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _serve_file(self, request: web.Request) -> web.StreamResponse:
+        if (refusal := self._requests_gate.refusal(request)) is not None:
+            return refusal
+        assert self._files is not None
+        return await self._files.serve(request)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -193,12 +216,3 @@ class _DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
         if isinstance(error, HttpProcessingError):
             level = logging.DEBUG  # what comes to every open port
         self.logger.log(level, "an HTTP request failed: %s", type(error).__name__)
-
-
-def _problem(problem: Problem, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=problem.status,
-        text=json.dumps(problem.to_json()),
-        content_type="application/problem+json",
-        headers=headers,
-    )

@@ -9,18 +9,27 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from signaling.endpoint import CloseConfirmed, CloseReceived, ConnectReceived, SwapEndpoint
+from signaling.applications import REQUESTS, Request, Response
+from signaling.endpoint import (
+    ApplicationReceived,
+    CloseConfirmed,
+    CloseReceived,
+    ConnectReceived,
+    State,
+    SwapEndpoint,
+)
 from signaling.messages import Criterion
 from signaling.problems import problem_of
+from signaling.procedures import EdgeProcedures
 from splitrtc_errors import SplitRtcError
 
-__all__ = ["ConnectHandler", "ConnectRequest", "SignalingSession"]
+__all__ = ["ConnectHandler", "ConnectRequest", "Negotiate", "SignalingSession"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +44,22 @@ CLOSE_TIMEOUT = 2.0
 class SignalingSession:
     """The edge's end of one WebSocket, and of the one session that is negotiated on it."""
 
-    def __init__(self, socket: web.WebSocketResponse, request: web.Request, handler: ConnectHandler) -> None:
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        request: web.Request,
+        handler: ConnectHandler,
+        negotiate: Negotiate | None = None,
+    ) -> None:
         self.on_close: Callable[[str], None] | None = None
-        """Called at most once, with a reason: when the client closes the session, or cannot have got its answer."""
+        """Called at most once, with a reason: when the client closes the session, cannot have got its answer, or goes
+        without having connected."""
         self._socket = socket
         self._request = request
         self._handler = handler
-        self._endpoint = SwapEndpoint("server")
+        self._negotiate = negotiate
+        self._procedures = EdgeProcedures()
+        self._endpoint = SwapEndpoint("server", applications=REQUESTS if negotiate is not None else ())
         self._deadline: asyncio.Timeout | None = None
         """of the socket; None before and after it is served"""
         self._code = WSCloseCode.OK
@@ -63,6 +81,8 @@ class SignalingSession:
             logger.info("a signalling socket timed out or was lost")
         finally:
             self._deadline = None
+            if self._endpoint.state is State.IDLE:
+                self._notify("the client left without having connected")
             if self._answering is not None:
                 self._answering.cancel()
                 await asyncio.gather(self._answering, return_exceptions=True)
@@ -91,7 +111,9 @@ class SignalingSession:
             match event:
                 case ConnectReceived(offer, criteria):
                     self._limit(None)
-                    self._answering = asyncio.create_task(self._answer(offer, criteria))
+                    self._answering = asyncio.create_task(self._answer(offer, criteria, self._answering))
+                case ApplicationReceived(number, type_, value):
+                    await self._receive_request(number, type_, value)
                 case CloseReceived():
                     self._notify("the client closed the session")
                     return
@@ -99,7 +121,35 @@ class SignalingSession:
                     return
         logger.warning("a signalling client sent too many messages, or too many bad ones, and was disconnected")
 
-    async def _answer(self, offer: str, criteria: tuple[Criterion, ...]) -> None:
+    async def _receive_request(self, number: int, type_: str, value: object) -> None:
+        try:
+            request = self._procedures.receive(type_, value)
+        except SplitRtcError as error:
+            self._endpoint.refuse(number, problem_of(error))
+            await self._flush()
+        else:
+            self._limit(None)
+            self._answering = asyncio.create_task(self._decide(number, request))
+
+    async def _decide(self, number: int, request: Request) -> None:
+        """Answer a request of the procedures; the client has some time then to ask again, or to connect."""
+        assert self._negotiate is not None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                response = await self._negotiate(request, self)
+            self._endpoint.say(*self._procedures.answer(response))
+        except Exception as error:
+            _log_failure(error)
+            self._procedures.refuse()
+            self._endpoint.refuse(number, problem_of(error))
+        if self._endpoint.state is State.IDLE:
+            self._limit(FIRST_MESSAGE_TIMEOUT)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            await self._flush()
+
+    async def _answer(self, offer: str, criteria: tuple[Criterion, ...], deciding: asyncio.Task[None] | None) -> None:
+        if deciding is not None:
+            await deciding
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 answer = await self._handler.connect(ConnectRequest(offer, criteria, self._request.remote, self))
@@ -135,6 +185,11 @@ class SignalingSession:
         if self.on_close is not None:
             on_close, self.on_close = self.on_close, None
             on_close(reason)
+
+
+Negotiate = Callable[[Request, SignalingSession], Awaitable[Response]]
+"""Answers a request of the procedures, or raises a Rejected whose problem the client shall get. What it promised it may
+give to others when ``on_close`` of the session is called, or when no connect follows for long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder, Profile
 from splitrtc_errors import BadArgument, UnknownModel
@@ -26,6 +26,8 @@ __all__ = [
     "EncodedFrame",
     "Encoder",
     "Profile",
+    "calibration_for",
+    "is_accepted_unasked",
     "is_calibrated",
     "is_profile_id",
     "make_decoder",
@@ -49,13 +51,15 @@ class _Codec:
     """What is known of the profiles of one name without loading what codes them.
 
     ``bits``: of an element before any compression, None for as many as it has. ``parameters``: names, and what says
-    whether a value is right. ``make``: returns encoder and decoder; their modules are loaded only there.
+    whether a value is right. ``make``: returns encoder and decoder; their modules are loaded only there. ``tables``:
+    what a calibration must have besides ranges. ``unasked``: whether an edge accepts it unless told otherwise.
     """
 
     bits: int | None
     make: Callable[[Mapping[str, str]], tuple[_MakeEncoder, _MakeDecoder]]
     parameters: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
-    klt: bool = False
+    tables: str | None = None
+    unasked: bool = True
 
 
 def _scalar(bits: int | None, compression: str | None) -> _Codec:
@@ -67,7 +71,8 @@ def _scalar(bits: int | None, compression: str | None) -> _Codec:
             lambda tensors, calibration: ScalarDecoder(tensors, bits, compression, calibration),
         )
 
-    return _Codec(bits if bits in (None, 4) else -(-bits // 8) * 8, make)
+    tables = "range" if compression == "range" else None
+    return _Codec(bits if bits in (None, 4) else -(-bits // 8) * 8, make, tables=tables)
 
 
 def _klt(light: bool) -> _Codec:
@@ -80,7 +85,57 @@ def _klt(light: bool) -> _Codec:
             KltDecoder,
         )
 
-    return _Codec(8, make, {"step": _is_step}, klt=True)
+    return _Codec(8, make, {"step": _is_step}, "klt")
+
+
+def _pca() -> _Codec:
+    def make(parameters: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
+        from models.codecs.reduced import pca
+
+        return _reduced(pca(int(parameters.get("k", MAX_COMPONENTS)), int(parameters.get("bits", DEFAULT_BITS))))
+
+    return _Codec(8, make, {"k": _between(1, MAX_COMPONENTS), "bits": _between(2, 8)}, "pca")
+
+
+def _clusters() -> _Codec:
+    def make(parameters: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
+        from models.codecs.reduced import clusters
+
+        return _reduced(clusters(int(parameters.get("size", 4))))
+
+    return _Codec(8, make, {"size": {"2", "4", "8"}.__contains__}, "clusters")
+
+
+def _reduced(reduce: Any) -> tuple[_MakeEncoder, _MakeDecoder]:
+    from models.codecs.reduced import ReducedDecoder, ReducedEncoder
+
+    return (
+        lambda tensors, calibration, size: ReducedEncoder(tensors, reduce, calibration, size),
+        lambda tensors, calibration: ReducedDecoder(tensors, reduce, calibration),
+    )
+
+
+def _avc() -> _Codec:
+    def make(parameters: Mapping[str, str]) -> tuple[_MakeEncoder, _MakeDecoder]:
+        from models.codecs.avc import AvcDecoder, AvcEncoder
+
+        components = int(parameters.get("k", MAX_COMPONENTS))
+        qp, refresh = int(parameters.get("qp", DEFAULT_QP)), int(parameters.get("refresh", 0))
+        return (
+            lambda tensors, calibration, size: AvcEncoder(tensors, components, qp, refresh, calibration, size),
+            lambda tensors, calibration: AvcDecoder(tensors, components, calibration),
+        )
+
+    parameters = {"k": _between(1, MAX_COMPONENTS), "qp": _between(1, 51), "refresh": _is_refresh}
+    return _Codec(8, make, parameters, "klt", unasked=False)
+
+
+def _is_refresh(text: str) -> bool:
+    return text == "0" or _between(2, 300)(text)
+
+
+def _between(low: int, high: int) -> Callable[[str], bool]:
+    return lambda text: re.fullmatch(r"0|[1-9][0-9]{0,3}", text) is not None and low <= int(text) <= high
 
 
 def _is_step(text: str) -> bool:
@@ -89,16 +144,28 @@ def _is_step(text: str) -> bool:
 
 DEFAULT_STEP = 1.6
 """Of the klt profiles, where their id names none."""
+MAX_COMPONENTS = 1024
+"""Of pca and avc: all that there are, unless ``k`` says otherwise. Leaving some out costs more than it brings."""
+DEFAULT_BITS = 5
+"""Of pca, where its id names none."""
+DEFAULT_QP = 14
+"""Of avc, where its id names none."""
 MIN_STEP = 0.25
 MAX_STEP = 64.0
 
 _CODECS = {
     f"{code}-{compression}" if compression else code: _scalar(bits, compression)
     for code, bits in (("raw", None), ("q16", 16), ("q8", 8), *((f"q{bits}", bits) for bits in (7, 6, 5, 4, 3, 2)))
-    for compression in (None, "zstd", "snappy")
+    for compression in (None, "zstd", "snappy", "range")
     # Codes of odd widths take a byte each, which is worth it only where something follows that compresses them.
-    if compression or bits in (None, 16, 8, 4)
-} | {"klt": _klt(light=False), "klt-light": _klt(light=True)}
+    if (compression or bits in (None, 16, 8, 4)) and not (compression == "range" and bits in (None, 16))
+} | {
+    "klt": _klt(light=False),
+    "klt-light": _klt(light=True),
+    "pca": _pca(),
+    "clusters": _clusters(),
+    "avc": _avc(),
+}
 
 
 def profile_ids() -> tuple[str, ...]:
@@ -146,7 +213,23 @@ def is_calibrated(profile: Profile, calibration: Calibration | None) -> bool:
     codec = _CODECS[profile.name]
     if codec.bits is None:
         return True
-    return calibration is not None and (not codec.klt or all(tensor.klt for tensor in calibration.tensors))
+    if calibration is None:
+        return False
+    return codec.tables is None or not any(tensor.missing(codec.tables) for tensor in calibration.tensors)
+
+
+def calibration_for(profile: Profile) -> frozenset[str]:
+    """Which tables (`models.calibration.TABLES`) a calibration for this profile must have besides ranges."""
+    tables = _CODECS[profile.name].tables
+    return frozenset(() if tables is None else (tables,))
+
+
+def is_accepted_unasked(profile: Profile) -> bool:
+    """Whether an edge takes this profile from anybody unless its owner says otherwise.
+
+    Not one whose decoder is a large one for untrusted video: its owner has to want it.
+    """
+    return _CODECS[profile.name].unasked
 
 
 def bits_per_element(profile: Profile) -> int | None:

@@ -12,11 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from splitrtc_errors import TensorError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DecodedFrame", "Decoder", "EncodedFrame", "Encoder", "Profile"]
+    from models.tensor import TensorSpec
+
+__all__ = ["DecodedFrame", "Decoder", "EncodedFrame", "Encoder", "Profile", "check_tensors"]
+
+
+def check_tensors(specs: Sequence[TensorSpec], tensors: Sequence[np.ndarray[Any, Any]]) -> None:
+    """TensorError unless the tensors are those that the parameter set describes."""
+    if len(tensors) != len(specs):
+        raise TensorError(f"{len(specs)} tensors expected, {len(tensors)} came")
+    for spec, tensor in zip(specs, tensors, strict=True):
+        if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
+            raise TensorError(f"expected {spec}, {tensor.dtype}{list(tensor.shape)} came")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,9 @@
-"""Slices of the klt profiles: kinds of blocks and coefficients as bytes, and back (docs/protocol.md, section 4.6).
-
-The range coder is that of the library constriction: 32-bit words, intervals of 24 bits. Its models take floating-point
-weights; ours are whole numbers that it turns into intervals without rounding, see `_model`.
-"""
+"""Slices of the klt profiles: kinds of blocks and coefficients as bytes, and back (docs/protocol.md, section 4.6)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import constriction
@@ -17,6 +12,9 @@ from numpy.typing import NDArray
 
 from models.codecs.klt_plane import CODES, Plane, step_of
 from models.codecs.klt_tables import CLASSES, ESCAPE, LEVEL_STEPS, OFFSETS, SCALES, KltTransform
+from models.codecs.range_coder import decoder as _decoder
+from models.codecs.range_coder import model as _model
+from models.codecs.range_coder import written as _written
 from splitrtc_errors import CodecError
 
 T = TypeVar("T", int, NDArray[np.intp])
@@ -43,7 +41,6 @@ _ESCAPE_BITS = 20
 """Binary digits, at most, of what a coefficient has beyond ESCAPE."""
 _MIDDLE = 18
 """Class of a coefficient whose calibrated spread is one step."""
-_PRECISION = 24
 
 STEP_SIZES = np.array([step_of(code) for code in range(CODES)], np.int64)
 """The step of each code, in 1/64."""
@@ -137,7 +134,7 @@ class SliceCoder:
             if some.any():
                 sizes = (1 << digits[some]).astype(np.int32)
                 coder.encode(excess[some] - sizes, constriction.stream.model.Uniform(), sizes)
-        return header + _sealed(coder)
+        return header + _written(coder)
 
     def read_header(self, payload: bytes | memoryview) -> Header:
         """Read what a slice of unknown origin is about. CodecError when that is malformed."""
@@ -157,9 +154,7 @@ class SliceCoder:
         tensor, transform_number, step, first, count, start = header
         plane = self._planes[tensor]
         transform = plane.tables.transforms[transform_number]
-        data = bytes(payload[start:])
-        words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
-        coder = constriction.stream.queue.RangeDecoder(words)
+        coder = _decoder(payload[start:])
         symbols = np.zeros((int(plane.lengths(first, count).sum()), plane.channels), np.int32)
         try:
             kinds = coder.decode(_model(plane.tables.kinds[0 if intra else 1].tobytes()), count)
@@ -232,33 +227,6 @@ def _read_escapes(coder: Any, count: int) -> NDArray[np.int32]:
     if some.any():
         excess[some] += coder.decode(constriction.stream.model.Uniform(), sizes[some])
     return excess + (ESCAPE - 1)
-
-
-def _sealed(coder: Any) -> bytes:
-    """The bytes of a range coder, as few as make a decoder end up in its last interval: the rest it reads as zeros."""
-    words: NDArray[np.uint32] = coder.get_compressed()
-    done: int
-    lower: int
-    size: int
-    done, (lower, size) = coder.pos()
-    # The interval may reach beyond 2^64: a carry into the words before, which are as the library's own end has them.
-    carried = int(words[done]) < lower >> 32
-    end = min(lower + size, (1 + carried) << 64)
-    lower = max(lower, carried << 64)
-    shift = next(shift for shift in range(64, -1, -8) if -(-lower >> shift) << shift < end)
-    last = (-(-lower >> shift) << shift) % 2**64
-    return (words[:done].astype(">u4").tobytes() + last.to_bytes(8, "big")).rstrip(b"\0")
-
-
-@lru_cache(maxsize=4096)
-def _model(weights: bytes) -> Any:
-    """The model in which each symbol has an interval of its weight, uint16, in 2^-16.
-
-    The library turns floating-point weights w into intervals of 1 + w * (2^24 - n) / (sum of all w), n the number of
-    symbols. Ours are so that the factor is one: then nothing is rounded.
-    """
-    wide = np.frombuffer(weights, np.uint16).astype(np.float64) * 2 ** (_PRECISION - 16)
-    return constriction.stream.model.Categorical(wide - 1, perfect=False)
 
 
 def _varint(value: int) -> bytes:

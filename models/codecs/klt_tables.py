@@ -5,8 +5,6 @@ The tables are a part of the calibration file. They are integers throughout, so 
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -14,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.codecs.arrays import decoded as _decoded
+from models.codecs.arrays import encoded as _encoded
 from splitrtc_errors import CodecError
 
 __all__ = [
@@ -206,20 +206,3 @@ def _read_transform(value: object, channels: int) -> KltTransform:
                 _decoded(weights, np.dtype("<u2"), 2, CLASSES, ESCAPE + 1),
             )
     raise CodecError("a transform has edge (1 or 4), basis, multipliers, shift, levels, weights, and nothing else")
-
-
-def _encoded(values: NDArray[Any]) -> str:
-    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
-
-
-def _decoded(text: str, dtype: np.dtype[Any], *shape: int) -> NDArray[Any]:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise CodecError(f"a table is not base64: {error}") from error
-    size = int(np.prod(shape)) * dtype.itemsize
-    if len(data) != size:
-        raise CodecError(f"a table of {len(data)} bytes, expected {size}")
-    values = np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
-    values.flags.writeable = False
-    return values

@@ -2,51 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import Calibration, TensorCalibration
 from models.codecs import snappy
-from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder
+from models.codecs.base import DecodedFrame, Decoder, EncodedFrame, Encoder, check_tensors
 from models.codecs.quantise import Quantiser, pack_nibbles, unpack_nibbles
+from models.codecs.ranges import RangeCoder
 from models.codecs.slices import MAX_SLICES, MAX_TENSORS, MIN_PAYLOAD, Grain, Slice, Writer, parse_slice
 from models.codecs.zstd import Compressor, Decompressor
 from models.tensor import TensorSpec
-from splitrtc_errors import BadArgument, CodecError, TensorError
+from splitrtc_errors import BadArgument, CodecError
 
 __all__ = ["ScalarDecoder", "ScalarEncoder"]
 
 _FLOATS = ("float16", "float32", "float64")
 
 
-class _Code(Protocol):
+_Decompress = Callable[[bytes | memoryview, int], bytes | memoryview]
+
+
+class _Code(ABC):
     """How the elements of one tensor become bytes."""
 
-    grain: Grain
     stored: np.dtype[Any]
     """Element type between read() and finish()."""
 
-    def write(self, tensor: NDArray[Any]) -> memoryview:
-        """Return all elements coded, grain after grain. CodecError when one cannot be."""
+    @abstractmethod
+    def cut(self, number: int, tensor: NDArray[Any], writer: Writer) -> Iterator[bytes]:
+        """Yield the slices of tensor ``number``. CodecError when an element cannot be coded."""
 
-    def size(self, count: int) -> int:
-        """Return how many bytes the codes of so many elements take."""
+    @abstractmethod
+    def read(self, piece: Slice, decompress: _Decompress | None, out: NDArray[Any]) -> None:
+        """Fill ``out``, the elements of a slice. CodecError when its body is malformed."""
 
-    def read(self, body: bytes | memoryview, out: NDArray[Any]) -> None:
-        """Fill ``out`` from a body of the right size. CodecError when it is malformed."""
-
+    @abstractmethod
     def finish(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Return all elements, flat and writable, in the tensor's type; ``stored`` is not used again."""
 
+    @abstractmethod
     def unknown(self) -> NDArray[Any]:
         """Return all elements, flat, as they are assumed as long as nothing is known of them."""
 
 
-class _Raw:
+class _Bytes(_Code):
+    """Elements that take a number of bytes, perhaps compressed."""
+
+    grain: Grain
+
+    def cut(self, number: int, tensor: NDArray[Any], writer: Writer) -> Iterator[bytes]:
+        """See _Code."""
+        return writer.cut(number, tensor.size, self.write(tensor), self.grain)
+
+    def read(self, piece: Slice, decompress: _Decompress | None, out: NDArray[Any]) -> None:
+        """See _Code."""
+        size = -(-piece.elements // self.grain.elements) * self.grain.nbytes
+        body: bytes | memoryview = piece.body
+        if decompress is not None:
+            body = decompress(body, size)
+        if len(body) != size:
+            raise CodecError(f"{piece.elements} elements take {size} bytes, not {len(body)}")
+        self.unpack(body, out)
+
+    @abstractmethod
+    def write(self, tensor: NDArray[Any]) -> memoryview:
+        """Return all elements coded, grain after grain. CodecError when one cannot be."""
+
+    @abstractmethod
+    def unpack(self, body: bytes | memoryview, out: NDArray[Any]) -> None:
+        """Fill ``out`` from a body of the right size. CodecError when it is malformed."""
+
+
+class _Raw(_Bytes):
     """Elements as they are, little-endian."""
 
     def __init__(self, spec: TensorSpec) -> None:
@@ -60,10 +94,7 @@ class _Raw:
             raise CodecError(f"tensor {self._spec.name}: NaN cannot be coded")
         return np.ascontiguousarray(tensor, self._on_wire).reshape(-1).view(np.uint8).data
 
-    def size(self, count: int) -> int:
-        return count * self.stored.itemsize
-
-    def read(self, body: bytes | memoryview, out: NDArray[Any]) -> None:
+    def unpack(self, body: bytes | memoryview, out: NDArray[Any]) -> None:
         if self._spec.dtype == "bool" and np.frombuffer(body, np.uint8).max() > 1:
             raise CodecError("a bool that is neither 0 nor 1")
         elements = np.frombuffer(body, self._on_wire)
@@ -78,7 +109,7 @@ class _Raw:
         return np.zeros(self._spec.elements, self.stored)
 
 
-class _Quantised:
+class _Quantised(_Bytes):
     """Codes of 2 to 8, or 16 bits of a floating-point tensor: two in a byte (4 bits), else one in one or two bytes."""
 
     def __init__(self, spec: TensorSpec, bits: int, calibration: TensorCalibration) -> None:
@@ -98,21 +129,21 @@ class _Quantised:
         self._highest = 2**bits - 1
         self.grain = Grain(2, 1) if self._is_nibble else Grain(1, self.stored.itemsize)
 
-    def write(self, tensor: NDArray[Any]) -> memoryview:
+    def codes(self, tensor: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(over="ignore"):  # a float64 beyond float32 is infinity, which is clamped
             values = tensor.astype(np.float32, copy=False)
         try:
-            codes = self._quantiser.codes(values)
+            return self._quantiser.codes(values)
         except CodecError as error:
             raise CodecError(f"tensor {self._spec.name}: {error}") from error
+
+    def write(self, tensor: NDArray[Any]) -> memoryview:
+        codes = self.codes(tensor)
         if self._is_nibble:
             return pack_nibbles(codes).data
         return codes.astype(self._on_wire, copy=False).view(np.uint8).data
 
-    def size(self, count: int) -> int:
-        return (count + 1) // 2 if self._is_nibble else count * self.stored.itemsize
-
-    def read(self, body: bytes | memoryview, out: NDArray[Any]) -> None:
+    def unpack(self, body: bytes | memoryview, out: NDArray[Any]) -> None:
         if self._is_nibble:
             unpack_nibbles(np.frombuffer(body, np.uint8), out)
             return
@@ -128,26 +159,49 @@ class _Quantised:
         return self._quantiser.spread(self._mean).astype(self._type)
 
 
-def _codes(tensors: Sequence[TensorSpec], bits: int | None, calibration: Calibration | None) -> list[_Code]:
+class _RangeCoded(_Quantised):
+    """Codes of 2 to 8 bits, by the range coder."""
+
+    def __init__(self, spec: TensorSpec, bits: int, calibration: TensorCalibration) -> None:
+        super().__init__(spec, bits, calibration)
+        if calibration.range is None:
+            raise CodecError(
+                f"no range tables for tensor {spec.name}: make them with `splitrtc calibrate --profile q{bits}-range`"
+            )
+        inner = math.prod(spec.shape[calibration.axis + 1 :])
+        channels = np.arange(spec.elements) // inner % spec.shape[calibration.axis]
+        self._coder = RangeCoder(calibration.range, bits, channels)
+
+    def cut(self, number: int, tensor: NDArray[Any], writer: Writer) -> Iterator[bytes]:
+        return self._coder.cut(number, self.codes(tensor), writer.max_payload)
+
+    def read(self, piece: Slice, decompress: _Decompress | None, out: NDArray[Any]) -> None:
+        self._coder.read(piece.body, piece.first, out)
+
+
+def _codes(
+    tensors: Sequence[TensorSpec], bits: int | None, compression: str | None, calibration: Calibration | None
+) -> list[_Code]:
     if not 1 <= len(tensors) <= MAX_TENSORS:
         raise CodecError(f"a frame has 1 to {MAX_TENSORS} tensors, not {len(tensors)}")
     if bits is None:
         return [_Raw(spec) for spec in tensors]
     if calibration is None:
         raise BadArgument(f"a profile of {bits}-bit codes needs a calibration")
-    return [_Quantised(spec, bits, calibration.of(spec.name)) for spec in tensors]
+    kind = _RangeCoded if compression == "range" else _Quantised
+    return [kind(spec, bits, calibration.of(spec.name)) for spec in tensors]
 
 
 def _compressor(compression: str | None) -> Callable[[memoryview], bytes] | None:
     if compression == "snappy":
         return snappy.compress
-    return Compressor().compress if compression else None
+    return Compressor().compress if compression == "zstd" else None
 
 
-def _decompressor(compression: str | None) -> Callable[[bytes | memoryview, int], bytes | memoryview] | None:
+def _decompressor(compression: str | None) -> _Decompress | None:
     if compression == "snappy":
         return snappy.decompress
-    return Decompressor().decompress if compression else None
+    return Decompressor().decompress if compression == "zstd" else None
 
 
 class ScalarEncoder(Encoder):
@@ -164,25 +218,21 @@ class ScalarEncoder(Encoder):
         """Prepare for frames of ``tensors`` and payloads of at most ``max_payload`` bytes.
 
         ``bits`` is 2 to 8, 16, or None for elements as they are; with bits, ``calibration`` must describe every tensor.
-        ``compression`` is "zstd", "snappy" or None.
+        ``compression`` is "zstd", "snappy", "range" (up to 8 bits) or None.
 
         BadArgument when an argument is missing or out of range, CodecError when the tensors cannot be coded so.
         """
         if max_payload < MIN_PAYLOAD:
             raise BadArgument(f"a payload has at least {MIN_PAYLOAD} bytes, not {max_payload}")
         self._tensors = tuple(tensors)
-        self._codes = _codes(tensors, bits, calibration)
+        self._codes = _codes(tensors, bits, compression, calibration)
         self._writer = Writer(max_payload, _compressor(compression))
 
     def encode(self, frame_id: int, tensors: Sequence[NDArray[Any]]) -> EncodedFrame:
         """See Encoder.encode()."""
-        if len(tensors) != len(self._tensors):
-            raise TensorError(f"{len(self._tensors)} tensors expected, {len(tensors)} came")
-        for spec, tensor in zip(self._tensors, tensors, strict=True):
-            if tensor.shape != spec.shape or tensor.dtype != np.dtype(spec.dtype):
-                raise TensorError(f"expected {spec}, {tensor.dtype}{list(tensor.shape)} came")
+        check_tensors(self._tensors, tensors)
         cut = (
-            self._writer.cut(number, self._tensors[number].elements, code.write(tensor), code.grain)
+            code.cut(number, tensor, self._writer)
             for number, (code, tensor) in enumerate(zip(self._codes, tensors, strict=True))
         )
         slices = list(islice(chain.from_iterable(cut), MAX_SLICES + 1))
@@ -198,7 +248,7 @@ class ScalarDecoder(Decoder):
         self, tensors: Sequence[TensorSpec], bits: int | None, compression: str | None, calibration: Calibration | None
     ) -> None:
         """Prepare for frames of ``tensors``; arguments and errors are those of ScalarEncoder."""
-        self._codes = _codes(tensors, bits, calibration)
+        self._codes = _codes(tensors, bits, compression, calibration)
         self._shapes = [spec.shape for spec in tensors]
         self._sizes = [spec.elements for spec in tensors]
         self._last = [code.unknown() for code in self._codes]
@@ -228,7 +278,7 @@ class ScalarDecoder(Decoder):
                 if (piece.tensor, piece.first) < next_free:
                     raise CodecError("a slice that is out of order or overlaps the one before")
                 stop = piece.first + piece.elements
-                self._read(piece, stored[piece.tensor][piece.first : stop])
+                self._codes[piece.tensor].read(piece, self._decompress, stored[piece.tensor][piece.first : stop])
             except CodecError:
                 damaged += 1
                 continue
@@ -242,16 +292,6 @@ class ScalarDecoder(Decoder):
             self._last[number] = values
         tensors = [values.reshape(shape) for values, shape in zip(self._last, self._shapes, strict=True)]
         return DecodedFrame(tensors, missing / sum(self._sizes), damaged)
-
-    def _read(self, piece: Slice, out: NDArray[Any]) -> None:
-        code = self._codes[piece.tensor]
-        size = code.size(piece.elements)
-        body: bytes | memoryview = piece.body
-        if self._decompress is not None:
-            body = self._decompress(body, size)
-        if len(body) != size:
-            raise CodecError(f"{piece.elements} elements take {size} bytes, not {len(body)}")
-        code.read(body, out)
 
 
 def _conceal(values: NDArray[Any], runs: Sequence[tuple[int, int]], last: NDArray[Any]) -> int:

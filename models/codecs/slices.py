@@ -16,7 +16,9 @@ __all__ = [
     "Grain",
     "Slice",
     "Writer",
+    "pack_slice",
     "parse_slice",
+    "room_of",
 ]
 
 MAX_SLICES = 4096
@@ -75,12 +77,23 @@ def parse_slice(payload: bytes | memoryview, sizes: Sequence[int]) -> Slice:
     return Slice(tensor, first, count, memoryview(payload)[_HEADER.size :])
 
 
+def room_of(max_payload: int) -> int:
+    """Return how many bytes a slice's body may have."""
+    return max_payload - _HEADER.size
+
+
+def pack_slice(tensor: int, first: int, elements: int, body: bytes | memoryview) -> bytes:
+    """Return a slice: the inverse of parse_slice()."""
+    return b"".join((_HEADER.pack(tensor, first, elements), body))
+
+
 class Writer:
     """Cuts coded tensors into slices of at most ``max_payload`` bytes, each as full as it can be."""
 
     def __init__(self, max_payload: int, compress: Callable[[memoryview], bytes] | None = None) -> None:
         """Take the limit, at least MIN_PAYLOAD, and how bodies are compressed, if they are."""
-        self._room = max_payload - _HEADER.size
+        self.max_payload = max_payload
+        self._room = room_of(max_payload)
         self._compress = compress
 
     def cut(self, tensor: int, elements: int, coded: memoryview, grain: Grain) -> Iterator[bytes]:
@@ -101,7 +114,7 @@ class Writer:
             taken, body = self._fullest(rest, grain.nbytes, guess)
             first = start * grain.elements
             count = min(taken * grain.elements, elements - first)
-            yield b"".join((_HEADER.pack(tensor, first, count), body))
+            yield pack_slice(tensor, first, count, body)
             start += taken
             guess = taken
 

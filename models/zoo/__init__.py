@@ -9,15 +9,16 @@ of the same layout elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.card import ModelCard
-from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
+from splitrtc_errors import BadArgument, ModelFileError, SplitRtcError, UnknownModel
 
 __all__ = ["DEFAULT_MODEL", "Zoo"]
 
 DEFAULT_MODEL = "ssdlite_mbv2_coco_300"
+BUNDLED = Path(__file__).parent
 CARD_FILE = "card.json"
 OTHER_CARDS = "card.*.json"
 
@@ -26,23 +27,35 @@ class Zoo:
     """The bundled models and those in ``directories``: each a model's folder, a folder of such folders, or of files.
 
     Only cards are read here; a model's file is checked when it is used. BadArgument when a directory holds no model,
-    ModelFileError when a card is no good, or two models share a name or a digest.
+    ModelFileError when a card is no good, or two models share a name or a digest. With ``bad``, these are told to it
+    instead, and left out. Without the ``bundled`` models, a zoo may be empty.
     """
 
-    def __init__(self, directories: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        directories: Sequence[Path] = (),
+        *,
+        bundled: bool = True,
+        bad: Callable[[Path, SplitRtcError], None] | None = None,
+    ) -> None:
         self._cards: dict[str, list[ModelCard]] = {}
         self._by_digest: dict[str, ModelCard] = {}
-        for directory in (Path(__file__).parent, *directories):
+        for directory in (*([BUNDLED] if bundled else []), *directories):
             folders = [directory, *sorted(path.parent for path in directory.glob(f"*/{CARD_FILE}"))]
             holding = [folder for folder in folders if (folder / CARD_FILE).exists()]
-            if not holding and not any(directory.glob("*.onnx")):
+            if not holding and bad is None and not any(directory.glob("*.onnx")):
                 raise BadArgument(f"no model in {directory}: no {CARD_FILE}, no folder that has one, and no *.onnx")
             for folder in holding:
                 for path in (folder / CARD_FILE, *sorted(folder.glob(OTHER_CARDS))):
-                    self._add(ModelCard.load(path, tuple(directories)))
+                    try:
+                        self._add(ModelCard.load(path, tuple(directories)))
+                    except SplitRtcError as error:
+                        if bad is None:
+                            raise
+                        bad(path, error)
 
     def _add(self, card: ModelCard) -> None:
-        named = self._cards.setdefault(card.name, [])
+        named = self._cards.get(card.name, [])
         twins = [known for known in named if known.directory != card.directory]
         for known in (*twins, self._by_digest.get(card.digest)):
             if known is not None:
@@ -50,7 +63,7 @@ class Zoo:
                     f"{card.directory} holds model {card.name}, which has the name or the digest "
                     f"of model {known.name} in {known.directory}"
                 )
-        named.append(card)
+        self._cards[card.name] = [*named, card]
         self._by_digest[card.digest] = card
 
     def names(self) -> list[str]:
@@ -65,7 +78,9 @@ class Zoo:
         try:
             cards = self._cards[name]
         except KeyError:
-            raise UnknownModel(f"no model {name[:100]!r} in the zoo; it has: {', '.join(self.names())}") from None
+            raise UnknownModel(
+                f"no model {name[:100]!r} in the zoo; it has: {', '.join(self.names()) or 'none'}"
+            ) from None
         return next((card for card in cards if card.is_here), cards[0])
 
     def by_digest(self, digest: str) -> ModelCard:

@@ -31,6 +31,7 @@ UNFORESEEN = 70
         "demo": "pipeline.cli.demo:demo",
         "edge": "pipeline.cli.edge:edge",
         "ue": "pipeline.cli.ue:ue",
+        "decide": "pipeline.cli.decide:decide",
         "doctor": "pipeline.cli.doctor:doctor",
         "models": "pipeline.cli.models:models",
         "eval": "pipeline.cli.eval:evaluate",

@@ -17,6 +17,7 @@ Examples:
   splitrtc calibrate --images ./pictures
   splitrtc calibrate --images ./pictures --clip street.mp4 --model M --partition P
   splitrtc calibrate --images ./pictures --profile q8 --out q8.calibration.json      without torch
+  splitrtc calibrate --images ./pictures --profile pca --profile q8-range --update   keep the rest of the file
 """
 
 
@@ -35,7 +36,14 @@ Examples:
     type=click.Path(path_type=Path),
     help="Video from which to learn how frames follow each other (default: pictures that are moved a little).",
 )
-@option("--profile", default="klt", metavar="F", help="Make what this profile needs, and those that need less.")
+@option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="F",
+    help="Make what this profile needs; may be repeated (default: what any profile needs).",
+)
+@option("--update", is_flag=True, help="Keep the file's ranges, and what other profiles need, as they are.")
 @option("--percentile", type=float, metavar="X", help="Percent of values clamped at each end of a range.")
 @option("--made-from", metavar="TEXT", help="What to say of the pictures in the file (default: how many).")
 @option("--out", type=click.Path(path_type=Path), help="File to write (default: the one that the card names).")
@@ -53,7 +61,8 @@ def calibrate(
     images: Path,
     every: int,
     clip: Path | None,
-    profile: str,
+    profiles: tuple[str, ...],
+    update: bool,
     percentile: float | None,
     made_from: str | None,
     out: Path | None,
@@ -67,20 +76,28 @@ def calibrate(
     from rich.console import Console
     from rich.progress import Progress
 
-    from models import Zoo, needs_calibration, parse_profile
+    from models import Zoo, calibration_for, needs_calibration, parse_profile
     from models.calibrate import Material, images_in
     from models.calibrate import calibrate as make
-    from models.calibration import DEFAULT_PERCENTILE, Calibration
+    from models.calibration import DEFAULT_PERCENTILE, TABLES, Calibration
     from models.default_cut import with_cut
 
-    parsed = parse_profile(profile)
-    if not needs_calibration(parsed):
-        raise BadArgument(f"profile {profile} needs no calibration")
+    parsed = [parse_profile(profile) for profile in profiles]
+    if needless := [str(profile) for profile in parsed if not needs_calibration(profile)]:
+        raise BadArgument(f"profile {needless[0]} needs no calibration")
+    tables = frozenset().union(*map(calibration_for, parsed)) if parsed else frozenset(TABLES)
     card = with_cut(Zoo(folders).get(model))
     cut = card.partition(partition)
     path = out or card.calibration_path(cut)
     if path is None:
         raise BadArgument(f"the card of model {card.name} names no calibration file for it: say where with --out")
+    kept = None
+    if update:
+        kept = Calibration.load(path)
+        if kept.partition != card.partition_id(cut):
+            raise BadArgument(f"{path} was made for another model or cut: make it anew, without --update")
+        if made_from is None:
+            made_from = kept.made_from
     material = Material(images_in(images, every), clip, made_from)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"calibrating {card.name} at {cut.name}")
@@ -88,7 +105,8 @@ def calibrate(
             card,
             cut,
             material,
-            klt=parsed.name.startswith("klt"),
+            tables=tables,
+            kept=kept,
             percentile=DEFAULT_PERCENTILE if percentile is None else percentile,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )

@@ -136,8 +136,7 @@ def echo_table(summary: Mapping[str, Any]) -> None:
 
     from pipeline.table import summary_table
 
-    title = f"{summary['model']} at {summary['partition']}, {summary['profile']}"
-    Console(stderr=True).print(summary_table(summary, title))
+    Console(stderr=True).print(summary_table(summary))
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:

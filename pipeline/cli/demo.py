@@ -19,6 +19,7 @@ Examples:
   splitrtc demo --model yolox_nano    another model of the zoo, fetched the first time
   splitrtc demo --link rtt=40,loss=1%,rate=5M      over an emulated network link
   splitrtc demo --profile klt         fewer bytes, less like the whole model
+  splitrtc demo --kill-edge 5         the edge dies after 5 s and is back 5 s later; the boxes keep coming
   splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
 """
 
@@ -44,6 +45,12 @@ Next: your camera          splitrtc demo --source 0
 )
 @offline_option
 @option("--profile", metavar="F", help="As for `splitrtc ue` (default: the model's own).")
+@option(
+    "--kill-edge",
+    type=SECONDS,
+    metavar="N",
+    help="Kill the edge N seconds after the start, start it again 5 s later, and plot who answered (modes.png).",
+)
 @link_option
 @common_options
 def demo(
@@ -53,6 +60,7 @@ def demo(
     model: str | None,
     models: tuple[Path, ...],
     profile: str | None,
+    kill_edge: float | None,
     link: str | None,
     as_json: bool,
     log_level: str,
@@ -64,10 +72,12 @@ def demo(
 
     name = None if model is None else fetched([model], models)[0]
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
-    summary = run_demo(source, seconds, out, link, profile=profile, model=name, models=models)
+    summary = run_demo(source, seconds, out, link, profile=profile, model=name, models=models, kill_edge=kill_edge)
     if as_json:
         echo_json(summary)
         return
     if not sys.stderr.isatty():  # else the UE has left its live table there
         echo_table(summary)
+    if kill_edge is not None:
+        click.echo(f"\n{out}/modes.png shows who answered the frames while the edge was away.", err=True)
     click.echo(NEXT.format(out=out), err=True)

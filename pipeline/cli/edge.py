@@ -67,6 +67,11 @@ Examples:
     type=click.Path(path_type=Path),
     help="Further folder of model cards or model files; may be repeated.",
 )
+@option(
+    "--admin-token-file",
+    type=click.Path(path_type=Path),
+    help="File with a token for uploading models over HTTP into the first --models folder (default: nobody may).",
+)
 @offline_option
 @option(
     "--accept",
@@ -79,6 +84,7 @@ Examples:
 def edge(
     token: str | None,
     token_file: Path | None,
+    admin_token_file: Path | None,
     ready_file: Path | None,
     model: tuple[str, ...],
     as_json: bool,
@@ -89,7 +95,8 @@ def edge(
     """Run the second part of the work of models for UEs that connect. SIGTERM ends it cleanly, a second one at once."""
     set_up_logging(log_level, debug)
     names = fetched(model, flags["models"])
-    settings = EdgeSettings(model=names, token=read_token(token, token_file), **flags)
+    admin_token = None if admin_token_file is None else read_token(None, admin_token_file)
+    settings = EdgeSettings(model=names, token=read_token(token, token_file), admin_token=admin_token, **flags)
     from pipeline.edge import serve_until_stopped
 
     summary = run_async(serve_until_stopped(settings, ready_file))

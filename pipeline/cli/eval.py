@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from models.card import VARIANTS
 from pipeline.cli.common import Group, common_options, echo_json, option, set_up_logging
 from pipeline.cli.fetching import fetched, offline_option
 
@@ -49,6 +50,7 @@ def _model_options(command: F) -> F:
         option("--seed", type=click.IntRange(0), default=0, help="Of the draws for the intervals, and of slice loss."),
         option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="What runs the model."),
         option("--partition", metavar="P", help="A cut of the model (default: the one its card recommends)."),
+        option("--variant", type=click.Choice(VARIANTS), default="fp32", help="The head's weights."),
         option("--models", "models", multiple=True, type=_PATH, help="Further folder of cards; may be repeated."),
         offline_option,
         option("--model", metavar="M", help="A model: a name, or https://...#sha-256=... (default: the bundled one)."),

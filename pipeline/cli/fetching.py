@@ -14,7 +14,7 @@ from pipeline.cli.common import option
 if TYPE_CHECKING:
     from models.download import Progress
 
-__all__ = ["fetched", "find_model", "offline_option", "progress_bar"]
+__all__ = ["fetched", "find_model", "is_offline", "local_model", "offline_option", "progress_bar"]
 
 OFFLINE = "splitrtc.offline"
 
@@ -36,7 +36,8 @@ def _note_offline(context: click.Context, _: click.Parameter, offline: bool) -> 
     context.meta[OFFLINE] = offline
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether the command was told to fetch nothing."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.meta.get(OFFLINE))
 
@@ -73,7 +74,7 @@ def find_model(model: str, folders: Sequence[Path]) -> Path:
     from models import Zoo, resolve_model
 
     with progress_bar(model) as progress:
-        return resolve_model(model, Zoo(folders), offline=_is_offline(), progress=progress)
+        return resolve_model(model, Zoo(folders), offline=is_offline(), progress=progress)
 
 
 def fetched(models: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
@@ -92,3 +93,13 @@ def fetched(models: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
         if not (is_url(model) and card.is_here):
             find_model(model, folders)
     return tuple(card.name for card in cards)
+
+
+def local_model(model: str, folders: Sequence[Path], *, bundled: bool = True) -> str:
+    """Return a model's name, its file fetched if there is a card of it here; else as it is: an edge may deliver it."""
+    from models import Zoo
+    from models.download import is_url
+
+    if not is_url(model) and model not in Zoo(folders, bundled=bundled).names():
+        return model
+    return fetched([model], folders)[0]

@@ -19,8 +19,9 @@ from pipeline.cli.common import (
     run_async,
     set_up_logging,
 )
-from pipeline.cli.fetching import fetched, offline_option
-from pipeline.settings import CONNECT_TIMEOUT, FRAME_BUDGET, UeSettings
+from pipeline.cli.fetching import is_offline, local_model, offline_option, progress_bar
+from pipeline.settings import CONNECT_TIMEOUT, DECIDERS, FRAME_BUDGET, MODES, UeSettings
+from signaling.decision import OPTIMISE, PRIVACY
 from splitrtc_errors import BadArgument
 
 __all__ = ["ue"]
@@ -30,12 +31,36 @@ Examples:
   splitrtc ue --edge ws://127.0.0.1:8787                            the bundled clip
   splitrtc ue --edge wss://gpu-box:8787 --token-file t --source 0 --sink window
   splitrtc ue --edge gpu-box:8787 --source street.mp4 --sink out.mp4 --sink out.jsonl
+  splitrtc ue --mode local --source 0 --sink window                 without an edge
   splitrtc ue --edge 127.0.0.1:8787 --link rtt=40,loss=1%,rate=5M
 """
 
 
 @click.command(epilog=EXAMPLES)
-@option("--edge", "url", required=True, metavar="URL", help="The edge: ws://HOST:PORT, wss://HOST:PORT or HOST:PORT.")
+@option(
+    "--edge",
+    "edges",
+    multiple=True,
+    metavar="URL",
+    help="The edge: ws://HOST:PORT, wss://HOST:PORT or HOST:PORT; may be repeated, and they are tried in this order."
+    " Only --mode local needs none.",
+)
+@option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="auto",
+    help="Who answers: split, the edge with this device; local, this device alone; remote, the edge alone, which is"
+    " sent the picture; auto, split, and local while that gives no results.",
+)
+@option(
+    "--no-fallback", is_flag=True, help="With --mode auto, keep no whole model in memory for when there is no edge."
+)
+@option(
+    "--privacy",
+    type=click.Choice(PRIVACY),
+    default="any",
+    help="no-pictures: refuse whatever would send the picture itself.",
+)
 @option(
     "--source",
     default="clip",
@@ -90,7 +115,17 @@ Examples:
     type=click.Path(path_type=Path),
     help="Further folder of model cards or model files; may be repeated.",
 )
+@option("--bundled/--no-bundled", default=True, help="Use the models that come with the program.")
 @offline_option
+@option(
+    "--decide",
+    type=click.Choice(DECIDERS),
+    default="offer",
+    help="Who decides on cut and profile: the network or the ue, by what each would take; offer: the edge takes the"
+    " first one that it accepts.",
+)
+@option("--optimise", type=click.Choice(OPTIMISE), default="latency", help="With --decide: what shall be little.")
+@option("--prefer", metavar="CUT", help="With --decide: take this cut, by name or id, if it may be.")
 @option("--budget", type=float, default=FRAME_BUDGET, metavar="S", help="Seconds after which a result is worthless.")
 @option("--timeout", type=float, default=CONNECT_TIMEOUT, metavar="S", help="Seconds to connect.")
 @option(
@@ -99,11 +134,14 @@ Examples:
 @option(
     "--reconnect",
     is_flag=True,
-    help="Go on when the edge or the camera fails: try again until it is back (default: end with an error).",
+    help="Go on when the edge or the camera fails: try again until it is back (default: end with an error; with --mode"
+    " auto that holds for the camera alone).",
 )
 @link_option
 @common_options
 def ue(
+    edges: tuple[str, ...],
+    no_fallback: bool,
     sinks: tuple[str, ...],
     source: str,
     seconds: float | None,
@@ -121,12 +159,26 @@ def ue(
     if as_json and "-" in sinks:
         raise BadArgument("--json and --sink - both want stdout: write the lines to a file, as in --sink out.jsonl")
     if model is not None:
-        (model,) = fetched([model], flags["models"])
-    settings = UeSettings(model=model, token=read_token(token, token_file), **flags)
+        model = local_model(model, flags["models"], bundled=flags["bundled"])
+    if not edges and flags["mode"] != "local":
+        raise BadArgument("no edge: give --edge URL, or --mode local to do without")
+    url, *others = edges or ("",)
+    settings = UeSettings(
+        url,
+        edges=tuple(others),
+        fallback=not no_fallback,
+        model=model,
+        token=read_token(token, token_file),
+        deliver=not is_offline(),
+        **flags,
+    )
     from pipeline.live import play
 
     live = sys.stderr.isatty()
-    summary = run_async(play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live))
+    events = {"on_mode": lambda change: echo_json(change.to_json())} if as_json else {}
+    summary = run_async(
+        play(settings, source, sinks=sinks, seconds=seconds, repeat=repeat, table=live, show=progress_bar, **events)
+    )
     if as_json:
         echo_json(summary)
     elif not live:

@@ -48,6 +48,7 @@ class Evaluation:
     model: str = DEFAULT_MODEL
     models: Sequence[Path] = ()
     partition: str | None = None
+    variant: str = "fp32"
     profiles: Sequence[str] = ()
     pictures: str = PICTURES
     frames: int | None = None
@@ -106,7 +107,11 @@ def evaluate_rate(evaluation: Evaluation, say: Callable[[str], None], track: Tra
     )
     say(str(material))
     vision = Vision(
-        card, splits[0].point.cut, provider=evaluation.provider, score=DETECTION_SCORE if labels is None else MIN_SCORE
+        card,
+        splits[0].point.cut,
+        provider=evaluation.provider,
+        score=DETECTION_SCORE if labels is None else MIN_SCORE,
+        variant=evaluation.variant,
     )
     advance = track(len(contenders) * (len(material.spans) + 1))
     measured = measure(contenders, material, vision, jobs=evaluation.jobs, advance=advance)
@@ -117,6 +122,7 @@ def evaluate_rate(evaluation: Evaluation, say: Callable[[str], None], track: Tra
         "segments": None if material.pictures else [[span.start, span.count] for span in material.spans],
         "model": card.name,
         "partition": splits[0].point.cut.name,
+        "variant": evaluation.variant,
         "provider": vision.provider,
         "rtt_frames": evaluation.rtt_frames,
         "slice_loss": evaluation.slice_loss,
@@ -205,7 +211,9 @@ def evaluate_accuracy(evaluation: Evaluation, say: Callable[[str], None], track:
     labels = Annotations(evaluation.annotations, card.labels)
     material = survey(evaluation.data, frames=evaluation.frames or sys.maxsize, wanted=labels.__contains__)
     say(str(material))
-    vision = Vision(card, splits[0].point.cut, provider=evaluation.provider, score=MIN_SCORE)
+    vision = Vision(
+        card, splits[0].point.cut, provider=evaluation.provider, score=MIN_SCORE, variant=evaluation.variant
+    )
     advance = track(len(splits) * material.frames)
     measured = measure(splits, material, vision, jobs=evaluation.jobs, advance=advance)
     for error in measured.failed.values():

@@ -9,7 +9,6 @@ import numpy as np
 
 from models import Detector, PartitionStore, Preprocessor, load_submodel
 from models.fixed import load_whole
-from pipeline.offers import VARIANT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +27,18 @@ DETECTION_SCORE = 0.3
 class Vision:
     """A model with its pre- and post-processing. Any number of threads may share it."""
 
-    def __init__(self, card: ModelCard, cut: PartitionCard, *, provider: str = "auto", score: float) -> None:
-        """``score`` is the lowest one of a detection that is reported. Raises ModelError, MissingDependency."""
+    def __init__(
+        self, card: ModelCard, cut: PartitionCard, *, provider: str = "auto", score: float, variant: str = "fp32"
+    ) -> None:
+        """``score`` is the lowest one of a detection that is reported, ``variant`` the head's.
+
+        Raises ModelError, MissingDependency.
+        """
         self.card = card
-        self.partition = PartitionStore().get(card, cut.tensors, variant=VARIANT)
+        store = PartitionStore()
+        self.partition = store.get(card, cut.tensors)
         self._whole = load_whole(card, provider=provider)
-        self._head = load_submodel(self.partition.head_path, provider=provider)
+        self._head = load_submodel(store.head(card, cut.tensors, variant).head_path, provider=provider)
         self._tail = load_submodel(self.partition.tail_path, provider=provider)
         for submodel in (self._whole, self._head, self._tail):
             submodel.warm_up()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.events import NO_LANE
 from pipeline.outcome import FrameResult
 from splitrtc_errors import SinkError, SplitRtcError
 
@@ -37,7 +38,10 @@ class Sink(abc.ABC):
     backlog: int = RECORDER_BACKLOG
     """How many results may wait for this sink."""
     answered_only: bool = False
-    """Give it only frames that have a result, not those that were dropped or lost."""
+    """Give it only frames that have a result, not those that were dropped or lost.
+
+    While nobody answers it is given all of them, so that what it shows does not stand still.
+    """
     wants_stop: bool = False
     """Set by the sink itself when its user asks for the end of the stream."""
 
@@ -89,7 +93,7 @@ class SinkRunner:
 
     def put(self, result: FrameResult) -> None:
         """Hand over a result, without ever waiting."""
-        if self.sink.answered_only and not result.answered:
+        if self.sink.answered_only and not result.answered and result.mode != NO_LANE:
             return
         with self._changed:
             if self._closing or self._ended:

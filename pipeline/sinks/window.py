@@ -35,6 +35,7 @@ class WindowSink(Sink):
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._complaints: IO[bytes] | None = None
+        self._shown = -1
 
     def open(self, info: StreamInfo) -> None:
         """Start the viewer and wait until its window is there."""
@@ -52,9 +53,12 @@ class WindowSink(Sink):
             )
 
     def write(self, result: FrameResult) -> None:
-        """Draw and show one picture."""
+        """Draw and show one picture; not one that is older than what is shown, which comes when the mode changes."""
         assert self._process is not None
         assert self._process.stdin is not None
+        if result.frame.index <= self._shown:
+            return
+        self._shown = result.frame.index
         image = annotate(result)
         try:
             self._process.stdin.write(viewer.header(image))

@@ -116,7 +116,8 @@ def start_ue() -> Callable[..., contextlib.AbstractContextManager[subprocess.Pop
     @contextlib.contextmanager
     def start(url: str, *flags: str, program: Sequence[str] = SPLITRTC) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
-            [*program, "ue", "--edge", url, "--json", *flags],
+            # Not auto, which is the default: most tests here want to see what becomes of the session with the edge.
+            [*program, "ue", "--edge", url, "--json", "--mode", "split", *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -138,7 +139,9 @@ def run_ue(start_ue: Any) -> Callable[..., tuple[int, dict[str, Any], str]]:
     def run(url: str, *flags: str, within: float = WAIT) -> tuple[int, dict[str, Any], str]:
         with start_ue(url, *flags) as process:
             written, errors = process.communicate(timeout=within)
-        return process.returncode, json.loads(written) if written else {}, errors
+        # Before the summary there is a line for each change of the mode.
+        summaries = [value for value in map(json.loads, written.splitlines()) if "event" not in value]
+        return process.returncode, summaries[0] if summaries else {}, errors
 
     return run
 

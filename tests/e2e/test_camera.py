@@ -79,7 +79,7 @@ def test_a_camera_that_comes_late_goes_and_comes_back(
         ue.terminate()
         written, errors = ue.communicate(timeout=60)
     assert ue.returncode == 0, errors
-    summary = json.loads(written)
+    summary = json.loads(written.splitlines()[-1])
     assert (summary["source"], summary["reconnects"]) == (url, 0)
     assert summary["source_reopened"] >= 2
     assert sum(summary["outcomes"].values()) == summary["frames_produced"]

@@ -52,16 +52,17 @@ def test_a_session_on_a_bad_link(start_edge: Any, run_ue: Any, tmp_path: Path, l
     assert (lost > 0) == ("loss" in link)
 
 
-def test_prediction_survives_a_bad_link(start_edge: Any, run_ue: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", ["klt:step=1", "avc"])
+def test_prediction_survives_a_bad_link(start_edge: Any, run_ue: Any, tmp_path: Path, profile: str) -> None:
     lines = tmp_path / "out.jsonl"
-    with start_edge() as edge:
+    with start_edge("--accept", profile) as edge:
         flags = ("--source", "clip", "--seconds", "2", "--sink", str(lines), "--timeout", "30")
-        link = ("--link", "rtt=40,loss=5%,reorder=2%,seed=1")
+        link = ("--profile", profile, "--link", "rtt=40,loss=5%,reorder=2%,seed=1")
         code, summary, errors = run_ue(edge.url, *flags, *link)
         assert (code, "Traceback" in errors) == (0, False), errors
         edge_code, _, edge_errors = edge.terminate()
     check(summary, lines)
-    assert summary["profile"].startswith("klt")
+    assert summary["profile"] == profile
     assert summary["answered_share"] >= 0.2
     assert (edge_code, "Traceback" in edge_errors) == (0, False), edge_errors
 

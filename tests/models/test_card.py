@@ -74,6 +74,15 @@ def test_a_card_survives_the_way_to_json_and_back() -> None:
     assert card.inputs == (TensorSpec("image", "float32", (1, 3, 8, 8)),)
 
 
+def test_what_may_be_delivered_is_said_or_follows() -> None:
+    card = ModelCard.from_json(CARD)
+    assert (card.deliver, card.partitions[0].variants) == ("head", ())
+    told = changed(partitions=[{**CARD["partitions"][1], "variants": ["int8", "fp16"]}], deliver="whole")
+    card = ModelCard.from_json(told)
+    assert (card.deliver, card.partitions[0].variants) == ("whole", ("int8", "fp16"))
+    assert card.to_json() == told
+
+
 def test_a_model_of_another_task_needs_no_decoding() -> None:
     wave = {"name": "wave", "type": "int64", "shape": [16]}
     value = of_tensors(
@@ -195,6 +204,14 @@ BAD_CARDS: list[tuple[str, object, str]] = [
     ("tensor name", changed(partitions=[{**CARD["partitions"][1], "tensors": ["\ud800"]}]), "1 to 512 bytes of UTF-8"),
     ("partition unknown", changed(partitions=[{**CARD["partitions"][1], "cut": 1}]), "a partition: unknown 'cut'"),
     ("partition no object", changed(partitions=["late"]), "a partition: expected an object, not 'late'"),
+    (
+        "variant",
+        changed(partitions=[{**CARD["partitions"][1], "variants": ["fp8"]}]),
+        "'variants' are some of fp16, int8",
+    ),
+    ("no variants", changed(partitions=[{**CARD["partitions"][1], "variants": []}]), "at least one text"),
+    ("variant twice", changed(partitions=[{**CARD["partitions"][1], "variants": 2 * ["fp16"]}]), "each once"),
+    ("deliver", changed(deliver="tail"), "'deliver' is head or whole or none"),
     ("decoding of tensors", of_tensors(decoding=CARD["decoding"]), "unknown 'decoding'"),
     ("output profile of a detector", changed(output_profile="raw"), "unknown 'output_profile'"),
     ("output profile", of_tensors(output_profile="zip"), "'output_profile' is raw, raw-zstd or raw-snappy"),

@@ -18,6 +18,7 @@ from models.codecs import (
     Encoder,
     Profile,
     bits_per_element,
+    is_accepted_unasked,
     make_decoder,
     make_encoder,
     needs_calibration,
@@ -38,11 +39,15 @@ PLAIN_OR_COMPRESSED = {
 }
 
 
+RANGE_CODED = {f"q{bits}-range": bits for bits in range(2, 9)}
+WITH_TABLES = ("klt", "klt-light", "pca", "clusters", "avc")
+
+
 SCALAR = (*PLAIN_OR_COMPRESSED, *COMPRESSED_ONLY)
 
 
 def test_the_profiles_of_version_1() -> None:
-    assert sorted(profile_ids()) == sorted([*PLAIN_OR_COMPRESSED, *COMPRESSED_ONLY, "klt", "klt-light"])
+    assert sorted(profile_ids()) == sorted([*PLAIN_OR_COMPRESSED, *COMPRESSED_ONLY, *RANGE_CODED, *WITH_TABLES])
 
 
 @pytest.mark.parametrize("profile", profile_ids())
@@ -81,6 +86,29 @@ def test_parameters_are_read() -> None:
     assert str(parse_profile("klt-light:step=64")) == "klt-light:step=64"
 
 
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "pca:k=0",
+        "pca:k=1025",
+        "pca:bits=9",
+        "pca:bits=02",
+        "clusters:size=3",
+        "avc:qp=0",
+        "avc:qp=52",
+        "avc:refresh=301",
+        "avc:refresh=1",
+    ],
+)
+def test_numbers_out_of_range_are_refused(profile: str) -> None:
+    with pytest.raises(BadArgument, match="comes twice or is out of range"):
+        parse_profile(profile)
+
+
+def test_only_avc_has_to_be_wanted() -> None:
+    assert [name for name in profile_ids() if not is_accepted_unasked(parse_profile(name))] == ["avc"]
+
+
 @pytest.mark.parametrize("step", ["0.2", "64.1", "1e0", "-1", ".5", "0.12345", "nan", "1,step=1"])
 def test_steps_out_of_range_are_refused(step: str) -> None:
     with pytest.raises(BadArgument, match="comes twice or is out of range"):
@@ -95,7 +123,9 @@ def test_only_quantised_profiles_need_a_calibration() -> None:
 def test_bits_of_an_element() -> None:
     bits = {profile: bits_per_element(parse_profile(profile)) for profile in profile_ids()}
     # A code that is no nibble has a whole byte.
-    assert bits == PLAIN_OR_COMPRESSED | dict.fromkeys([*COMPRESSED_ONLY, "klt", "klt-light"], 8)
+    assert bits == PLAIN_OR_COMPRESSED | dict.fromkeys([*COMPRESSED_ONLY, *RANGE_CODED, *WITH_TABLES], 8) | {
+        "q4-range": 4
+    }
 
 
 def test_what_an_encoder_writes_its_decoder_reads() -> None:

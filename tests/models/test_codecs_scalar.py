@@ -20,6 +20,7 @@ from models.codecs.slices import MAX_SLICES
 from models.codecs.zstd import Compressor
 from models.tensor import ITEM_SIZES, TensorSpec
 from splitrtc_errors import BadArgument, CodecError, TensorError
+from tests.models.reduced_tables import range_tables
 
 RAW = tuple(profile for profile in profile_ids() if profile.startswith("raw"))
 QUANTISED = tuple(profile for profile in profile_ids() if profile.startswith("q"))
@@ -34,7 +35,8 @@ def calibration(*tensors: TensorCalibration) -> Calibration:
 def ranges(
     name: str, low: Sequence[float], high: Sequence[float], mean: Sequence[float], axis: int = 0
 ) -> TensorCalibration:
-    return TensorCalibration(name, axis, *(np.array(values, np.float32) for values in (low, high, mean)))
+    ends = (np.array(values, np.float32) for values in (low, high, mean))
+    return TensorCalibration(name, axis, *ends, range=range_tables(len(low)))
 
 
 def codec(
@@ -71,7 +73,8 @@ def calibrations(draw: st.DrawFn, specs: Sequence[TensorSpec]) -> Calibration:
         low, mean, high = np.sort(np.stack([draw(numbers), draw(numbers), draw(numbers)]), axis=0)
         if draw(st.booleans()):
             high = mean = low.copy()
-        tensors.append(TensorCalibration(spec.name, axis, low.copy(), high.copy(), mean.copy()))
+        ends = (low.copy(), high.copy(), mean.copy())
+        tensors.append(TensorCalibration(spec.name, axis, *ends, range=range_tables(len(low))))
     return calibration(*tensors)
 
 

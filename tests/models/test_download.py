@@ -11,17 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models import download
-from models.download import Download, ensure_file, fetch, is_url
+from models.access import Access
+from models.download import Download, ensure_file, fetch, is_url, read_url
 from models.identity import bytes_digest
 from models.resolve import resolve_model
 from models.zoo import Zoo
-from splitrtc_errors import BadArgument, ModelFileError, UnknownModel, Unreachable, UserError
+from splitrtc_errors import BadArgument, ConnectionLost, ModelFileError, UnknownModel, Unreachable, UserError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = bytes_digest(CONTENT)
@@ -421,3 +424,120 @@ def test_a_model_of_the_zoo_that_is_not_here_is_fetched_from_where_its_card_says
     assert server.asked == [None]
     with pytest.raises(ModelFileError, match="not here"):
         ensure_file(dataclasses.replace(card, download=None, digest=bytes_digest(b"other")))
+
+
+# What an edge delivers.
+
+SMALL = bytes(range(40)) * 2
+PACKED = zstandard.compress(SMALL)
+
+
+def packed(request: Handler, count: int = len(PACKED), coding: str = "zstd") -> None:
+    """As an edge: compressed for who may have it so, a part as it is."""
+    request.server.asked[-1] = request.headers.get("Range") or request.headers.get("Accept-Encoding")
+    if request.headers.get("Accept-Encoding") != "zstd":
+        return serve(request, SMALL)
+    request.begin(200, Content_Length=len(PACKED), Content_Encoding=coding)
+    request.wfile.write(PACKED[:count])
+    request.close_connection = True
+    return None
+
+
+def delivered(server: Server, folder: Path, data: bytes = SMALL, **access: Any) -> Download:
+    return Download(server.url, bytes_digest(data), len(data), Access(**access), folder)
+
+
+def test_what_an_edge_delivers_comes_compressed_and_lies_apart(server: Server, tmp_path: Path) -> None:
+    server.answer = packed
+    told: list[tuple[int, int | None]] = []
+    path = fetch(delivered(server, tmp_path / "d"), progress=lambda there, total: told.append((there, total)))
+    assert path == tmp_path / "d" / bytes_digest(SMALL).removeprefix("sha-256:")
+    assert path.read_bytes() == SMALL
+    assert (told[0], told[-1]) == ((0, len(SMALL)), (len(SMALL), len(SMALL)))
+    assert server.asked == ["zstd"]
+
+
+@pytest.mark.parametrize("count", range(0, len(PACKED), 5))
+def test_a_delivery_that_is_cut_anywhere_goes_on(server: Server, tmp_path: Path, count: int) -> None:
+    server.answer = lambda request: packed(request, count)
+    download = delivered(server, tmp_path)
+    try:
+        path = fetch(download)
+    except Unreachable:  # not one byte came, which is told at once
+        path = fetch(dataclasses.replace(download, access=None))
+    assert path.read_bytes() == SMALL
+    assert leftovers(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("data", [b"no zstd at all", PACKED[:10] + b"\xff" * 40])
+def test_a_damaged_compressed_form_is_thrown_away(server: Server, tmp_path: Path, data: bytes) -> None:
+    def answer(request: Handler) -> None:
+        request.begin(200, Content_Length=len(data), Content_Encoding="zstd")
+        request.wfile.write(data)
+
+    server.answer = answer
+    with pytest.raises((ModelFileError, Unreachable)):
+        fetch(delivered(server, tmp_path))
+    assert not (tmp_path / bytes_digest(SMALL).removeprefix("sha-256:")).exists()
+
+
+def test_a_few_bytes_that_unpack_to_many_are_stopped(server: Server, tmp_path: Path) -> None:
+    bomb = zstandard.compress(bytes(2**26))
+    assert len(bomb) < 2**14
+
+    def answer(request: Handler) -> None:
+        request.begin(200, Content_Length=len(bomb), Content_Encoding="zstd")
+        request.wfile.write(bomb)
+
+    server.answer = answer
+    with pytest.raises(ModelFileError, match=f"expected {len(SMALL)}"):
+        fetch(delivered(server, tmp_path))
+    assert leftovers(tmp_path) == []
+
+
+def test_the_token_goes_to_the_edge_alone(server: Server, tmp_path: Path) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def answer(request: Handler) -> None:
+        seen.append((request.path, request.headers.get("Authorization")))
+        request.begin(302, Location=server.url.replace("model", "elsewhere"), Content_Length=0)
+
+    server.answer = answer
+    with pytest.raises(Unreachable, match="302"):
+        fetch(delivered(server, tmp_path, token="secret"))
+    with pytest.raises(Unreachable, match="302"):
+        read_url(server.url, Access("secret"), 100)
+    assert seen == 2 * [("/model.onnx", "Bearer secret")]
+    assert "secret" not in repr(Access("secret"))
+
+
+def test_a_slow_delivery_takes_its_time(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("models.download.time.sleep", slept.append)
+    wanted = dataclasses.replace(delivered(server, tmp_path, CONTENT), rate=1_000_000.0)
+    assert fetch(wanted).read_bytes() == CONTENT
+    assert sum(slept) == pytest.approx(len(CONTENT) / 1_000_000)
+    assert max(slept) <= 2**14 / 1_000_000
+
+
+def test_what_the_progress_raises_ends_a_delivery_that_can_go_on(server: Server, tmp_path: Path) -> None:
+    def stop(there: int, _: int | None) -> None:
+        if there >= 2**18:
+            raise ConnectionLost("enough")
+
+    wanted = delivered(server, tmp_path, CONTENT)
+    with pytest.raises(ConnectionLost):
+        fetch(wanted, progress=stop)
+    assert fetch(wanted).read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={2**18}-"]
+
+
+def test_small_documents_are_read(server: Server) -> None:
+    assert read_url(server.url, Access(), len(CONTENT)) == CONTENT
+    with pytest.raises(ModelFileError, match="larger than 10 bytes"):
+        read_url(server.url, Access(), 10)
+    server.answer = lambda request: request.begin(404, Content_Length=0)
+    with pytest.raises(Unreachable, match="the server answers 404"):
+        read_url(server.url, Access(), 10)
+    with pytest.raises(Unreachable, match="refused"):
+        read_url("http://127.0.0.1:9/manifest", Access(), 10)

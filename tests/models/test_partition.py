@@ -284,9 +284,9 @@ def test_what_a_crash_left_goes_too(card: ModelCard, store: PartitionStore) -> N
 TRIM = """
 import sys
 from pathlib import Path
-from models import ModelCard, PartitionStore, load_submodel, partition
+from models import ModelCard, PartitionStore, cache, load_submodel
 card, store = ModelCard.load(Path(sys.argv[1])), PartitionStore(Path(sys.argv[2]), max_bytes=1)
-partition.IN_USE_SECONDS = 1.0
+cache.IN_USE_SECONDS = 1.0
 print("ready", flush=True)
 sys.stdin.readline()
 for tensor in "ab" * 20:
@@ -375,8 +375,8 @@ def test_results_that_are_not_numbers_compare_as_equal(tmp_path: Path, store: Pa
 def test_cuts_and_variants_are_checked(card: ModelCard, store: PartitionStore) -> None:
     with pytest.raises(CutError, match="no tensor 'q'"):
         store.get(card, ["q"])
-    with pytest.raises(BadArgument, match="a variant is fp32, not 'fp16'"):
-        store.get(card, ["a"], "fp16")
+    with pytest.raises(BadArgument, match="a variant is fp32 or fp16 or int8, not 'int4'"):
+        store.head(card, ["a"], "int4")
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -147,3 +147,23 @@ def test_a_damaged_model_file_is_found_out(tmp_path: Path, card: ModelCard) -> N
     shutil.copy(card.path, folder)
     with pytest.raises(ModelFileError, match="fetch it again"):
         Zoo([folder]).get("mine").verified_path()
+
+
+def test_without_the_bundled_models_a_zoo_may_be_empty(tmp_path: Path, tiny_model: Path) -> None:
+    assert Zoo(bundled=False).names() == []
+    assert Zoo((tiny_model,), bundled=False).names() == ["tiny"]
+    with pytest.raises(UnknownModel, match="it has: none"):
+        Zoo(bundled=False).get("tiny")
+
+
+def test_what_is_no_good_is_told_and_left_out(tmp_path: Path, tiny_model: Path) -> None:
+    told: list[tuple[Path, str]] = []
+    twin, broken = tmp_path / "more" / "twin", tmp_path / "more" / "broken"
+    for folder, text in ((twin, (tiny_model / "card.json").read_text(encoding="utf-8")), (broken, "{")):
+        folder.mkdir(parents=True)
+        (folder / "card.json").write_text(text, encoding="utf-8")
+    folders = (tiny_model, tmp_path / "more", tmp_path / "nothing here")
+    zoo = Zoo(folders, bundled=False, bad=lambda path, error: told.append((path, str(error))))
+    assert zoo.names() == ["tiny"]
+    assert zoo.get("tiny").directory == tiny_model
+    assert sorted(path for path, _ in told) == [broken / "card.json", twin / "card.json"]

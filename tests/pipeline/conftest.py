@@ -176,7 +176,9 @@ def resources() -> Resources:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         # Those of the loop's own pool belong to the loop, which ends them.
         threads = {thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
-        return {"tasks": {repr(task) for task in tasks}, "threads": threads, "files": files}
+        # Not where in its code a task is: an edge's own go on with their work.
+        names = {f"{task.get_name()} {task.get_coro()!r}".partition(" running at")[0] for task in tasks}
+        return {"tasks": names, "threads": threads, "files": files}
 
     return held
 

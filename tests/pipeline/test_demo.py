@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
-from pipeline.demo import edge_process, run_demo
+from pipeline.demo import KilledEdge, edge_process, run_demo
 from splitrtc_errors import BadArgument, ProcessFailed, SinkError, SourceError
 
 pytestmark = pytest.mark.e2e
@@ -38,6 +38,33 @@ def test_the_demo_leaves_what_it_promises(tmp_path: Path, capfd: pytest.CaptureF
     assert pictures == summary["sinks"][str(out / "demo.mp4")]["written"]
     assert (out / "latency.png").read_bytes().startswith(PNG)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_demo_goes_on_without_its_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("pipeline.demo.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.demo.BACK_SECONDS", 3.0)
+    summary = run_demo("testsrc", None, tmp_path, kill_edge=1.0)
+    assert (tmp_path / "modes.png").read_bytes().startswith(PNG)
+    assert json.loads((tmp_path / "demo.json").read_text(encoding="utf-8")) == summary
+    first, second, *_ = [change["mode"] for change in summary["mode_changes"]]
+    assert first == "split"
+    assert second in ("local", "none")  # none until a machine that does much else has loaded the model
+    assert "fallback_gap_s" in summary
+
+
+def test_an_edge_that_is_to_be_killed_may_have_to_end_before() -> None:
+    with KilledEdge(60.0, lambda: True) as edge, urllib.request.urlopen(_health(edge.url), timeout=10) as response:
+        assert response.status == 200
+    assert edge.killed is None
+    with KilledEdge(0.0, lambda: False) as edge:
+        pass
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(_health(edge.url), timeout=10)
+
+
+def _health(url: str) -> str:
+    return url.replace("ws", "http", 1) + "/healthz"
 
 
 def children(process: subprocess.Popen[bytes]) -> list[Path]:
@@ -112,8 +139,7 @@ def test_an_edge_that_does_not_start_is_named(capfd: pytest.CaptureFixture[str])
 
 def test_the_edge_ends_with_the_block() -> None:
     with edge_process() as url:
-        health = url.replace("ws", "http", 1) + "/healthz"
-        with urllib.request.urlopen(health, timeout=10) as response:
+        with urllib.request.urlopen(_health(url), timeout=10) as response:
             assert response.status == 200
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(health, timeout=10)
+        urllib.request.urlopen(_health(url), timeout=10)

@@ -39,7 +39,7 @@ class Tail:
     """Stands in for the run of an edge's tail, which does as before unless told otherwise."""
 
     def __init__(self, edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-        submodel = edge._warm[0].submodel
+        submodel = next(iter(edge._warm.values())).submodel
         self._run = submodel.run
         self.does: Callable[[], object] | None = None
         self.begun = threading.Semaphore(0)

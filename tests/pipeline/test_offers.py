@@ -11,7 +11,7 @@ import pytest
 
 from models import Zoo, bytes_digest, needs_calibration, parse_profile, partition_id
 from models.zoo import DEFAULT_MODEL
-from pipeline.offers import VARIANT, acceptables, offers, output_profile, points, remote_points
+from pipeline.offers import acceptables, offers, output_profile, points, remote_points
 from signaling import MAX_OFFERS, choose
 from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
@@ -124,6 +124,11 @@ def test_without_a_calibration_only_profiles_that_need_none_are_offered(zoo_with
         points(zoo, model="another", profile="q4-zstd")
 
 
+def test_a_calibration_without_the_profiles_tables_is_told_with_the_command() -> None:
+    with pytest.raises(UnknownModel, match=r"none of bottleneck_12 of .*`splitrtc calibrate --profile q4-range`"):
+        points(Zoo(), partition="bottleneck_12", profile="q4-range")
+
+
 def test_a_model_of_which_nothing_can_be_offered_is_told(zoo_with: MakeZoo) -> None:
     cut = {"name": "cut", "tensors": ["a:0"], "default": True}
     zoo = zoo_with(partitions=[cut], profiles=["q4-zstd"], default_profile="q4-zstd")
@@ -166,7 +171,7 @@ def test_a_point_knows_its_own_line_again() -> None:
         assert not point.matches(replace(offer, direction="down"))
         assert not point.matches(replace(offer, calibration=bytes_digest(b"another")))
         assert point.matches(replace(offer, model="by-another-name", fps=5))
-        assert (offer.head, offer.direction, offer.dynamic) == (VARIANT, "up", False)
+        assert (offer.head, offer.direction, offer.dynamic) == ("fp32", "up", False)
 
 
 def test_with_another_calibration_only_what_needs_none_is_in_common() -> None:

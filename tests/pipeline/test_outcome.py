@@ -28,6 +28,7 @@ def test_the_record_of_an_answered_frame_is_plain_json(make_result: Callable[...
         "width": 64,
         "height": 48,
         "status": "ok",
+        "mode": "split",
         "dropped_at": None,
         "share_received": 1.0,
         "share_returned": 1.0,

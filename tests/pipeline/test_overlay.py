@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models import Detections
+from pipeline.events import ModeChanged
 from pipeline.outcome import FrameResult, Timings
 from pipeline.overlay import annotate, status_line
 
@@ -80,3 +81,16 @@ def test_the_status_line_says_what_is_known(make_result: Callable[..., FrameResu
     assert status_line(dataclasses.replace(result, share_received=0.876)) == "#7  20 ms  9.0 kB  88% received"
     lost = dataclasses.replace(result, detections=None, status="lost", timings=Timings(), bytes_sent=0)
     assert status_line(lost) == "#7  lost"
+    assert status_line(dataclasses.replace(result, mode="local", bytes_sent=0)) == "#7  local  20 ms"
+    assert status_line(dataclasses.replace(lost, mode="none")) == "#7  lost"
+
+
+def test_who_answers_and_why_stands_on_top(make_result: Callable[..., FrameResult]) -> None:
+    result = make_result(size=(640, 480), answered=False)
+    for mode in ("split", "local", "none"):
+        point = None if mode == "none" else {"model": "m", "partition": None}
+        change = ModeChanged(mode, point, "a reason", 0.0)
+        drawn = annotate(dataclasses.replace(result, mode=mode, change=change))
+        assert not np.array_equal(drawn[:30], result.frame.image[:30])
+        assert np.array_equal(drawn[40:440], result.frame.image[40:440])
+        assert ((drawn[:30] == (0, 0, 160)).all(axis=2).mean() > 0.1) == (mode == "none")

@@ -59,7 +59,7 @@ async def test_it_is_found_in_pictures_without_a_line_of_code(helmets: Path, mak
     settings = EdgeSettings("127.0.0.1:0", model=("helmets",), models=(helmets,))
     feed = make_feed()
     async with Edge(settings) as edge:
-        assert {point.card.name for point in edge._points} == {"helmets"}, "it serves what it is told to"
+        assert {point.card.name for point in edge._catalogue.points} == {"helmets"}, "it serves what it is told to"
         asked = UeSettings(edge.url, model="helmets", models=(helmets,), budget=10.0, timeout=20.0)
         async with UeSession(asked) as session:
             feed.give(np.full((480, 640, 3), 255, np.uint8), None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import splitrtc_errors as errors
-from pipeline.reconnect import FIRST_DELAY, LONGEST_DELAY, STEADY, Backoff, Outages, worth_retrying
+from pipeline.reconnect import FIRST_DELAY, GROWTH, LONGEST_DELAY, STEADY, Backoff, Outages, worth_retrying
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_what_time_may_mend(error: Exception, worth: bool) -> None:
     assert worth_retrying(error) is worth
 
 
-def test_each_delay_may_be_twice_the_last_one_up_to_a_limit() -> None:
+def test_each_delay_may_be_longer_than_the_last_one_up_to_a_limit() -> None:
     backoff = Backoff(random.Random(1))
     step = FIRST_DELAY
     for _ in range(12):
         assert step / 2 <= backoff.delay() <= step
-        step = min(2 * step, LONGEST_DELAY)
+        step = min(GROWTH * step, LONGEST_DELAY)
     assert step == LONGEST_DELAY
 
 

@@ -251,7 +251,8 @@ async def test_pictures_of_another_size_fail_and_end_the_session(
             ue.show(np.full((64, 64, 3), frame_id % 250, np.uint8), frame_id)
             await asyncio.sleep(0.002)
         assert await ue.heard() == Bye(f"{MAX_ERRORS} frames in a row failed")
-    assert edge.outcomes["error"] == MAX_ERRORS
+    # Those that waited when the session ended fail, too.
+    assert MAX_ERRORS <= edge.outcomes["error"] < 2 * MAX_ERRORS
 
 
 async def test_malformed_video_harms_nobody(

@@ -27,11 +27,14 @@ GREY = np.zeros((4, 4, 3), np.uint8)
 NOTHING_FOUND = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
 
 
-class LocalLane:
+class QuickLane:
     """A lane without an edge: every frame is answered as soon as it is submitted, unless ``hold`` is set."""
 
+    mode = "split"
+
     def __init__(self) -> None:
-        self.lanes = Lanes(ThreadPoolExecutor(1, "head"), ThreadPoolExecutor(1, "chores"), 10.0, self)
+        self.lanes = Lanes(ThreadPoolExecutor(1, "head"), ThreadPoolExecutor(1, "chores"), 10.0)
+        self.lanes.add(self, "a test")
         self.hold = False
         self.held: list[tuple[Frame, Finish]] = []
         self.forgotten = 0
@@ -46,6 +49,9 @@ class LocalLane:
     def start(self, source: Any, *sinks: Sink, **options: Any) -> Run:
         self.run = Run(self.lanes, open_source(source), sinks, **options)
         return self.run
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "m", "partition": "p", "profile": "q8", "provider": "cpu"}
 
     def admits(self, frame: Frame) -> bool:
         return True
@@ -79,13 +85,14 @@ class LocalLane:
         self.forgotten += 1
 
     def close(self) -> None:
+        self.lanes.stop()
         self.lanes.worker.shutdown()
         self.lanes.chores.shutdown()
 
 
 @pytest.fixture
-async def lane() -> AsyncIterator[LocalLane]:
-    lane = LocalLane()
+async def lane() -> AsyncIterator[QuickLane]:
+    lane = QuickLane()
     yield lane
     lane.released.set()
     await lane.run.aclose()
@@ -132,7 +139,7 @@ async def rest(run: Run) -> list[FrameResult]:
         return [result async for result in run]
 
 
-async def test_the_run_ends_with_its_source(lane: LocalLane, make_feed: Any) -> None:
+async def test_the_run_ends_with_its_source(lane: QuickLane, make_feed: Any) -> None:
     feed, sink = make_feed(), Recorder()
     run = lane.start(feed, sink)
     for index in range(3):
@@ -146,7 +153,7 @@ async def test_the_run_ends_with_its_source(lane: LocalLane, make_feed: Any) -> 
     assert run.to_json()["sinks"] == {"recorder": {"written": 3, "dropped": 0, "error": None}}
 
 
-async def test_frames_that_gave_way_to_newer_ones_are_told_of_when_asked_for(lane: LocalLane, make_feed: Any) -> None:
+async def test_frames_that_gave_way_to_newer_ones_are_told_of_when_asked_for(lane: QuickLane, make_feed: Any) -> None:
     feed = make_feed()
     run = lane.start(feed, every=True)
     lane.released.clear()
@@ -163,7 +170,7 @@ async def test_frames_that_gave_way_to_newer_ones_are_told_of_when_asked_for(lan
     assert run.summary.produced == 5
 
 
-async def test_a_frame_that_is_too_old_when_the_device_comes_to_it_is_dropped(lane: LocalLane, make_feed: Any) -> None:
+async def test_a_frame_that_is_too_old_when_the_device_comes_to_it_is_dropped(lane: QuickLane, make_feed: Any) -> None:
     feed = make_feed()
     lane.lanes.budget = 0.0
     run = lane.start(feed, every=True)
@@ -172,7 +179,7 @@ async def test_a_frame_that_is_too_old_when_the_device_comes_to_it_is_dropped(la
     assert (result.status, result.dropped_at) == ("skipped", "device")
 
 
-async def test_a_frame_that_cannot_be_coded_costs_only_itself(lane: LocalLane, make_feed: Any) -> None:
+async def test_a_frame_that_cannot_be_coded_costs_only_itself(lane: QuickLane, make_feed: Any) -> None:
     feed = make_feed()
     run = lane.start(feed, every=True)
     feed.give(GREY[:1])
@@ -182,7 +189,7 @@ async def test_a_frame_that_cannot_be_coded_costs_only_itself(lane: LocalLane, m
     assert [result.status for result in await take(run, 1)] == ["ok"]
 
 
-async def test_a_source_that_fails_is_raised_after_what_it_gave(lane: LocalLane, make_feed: Any, until: Any) -> None:
+async def test_a_source_that_fails_is_raised_after_what_it_gave(lane: QuickLane, make_feed: Any, until: Any) -> None:
     feed = make_feed()
     lane.hold = True
     run = lane.start(feed)
@@ -199,7 +206,7 @@ async def test_a_source_that_fails_is_raised_after_what_it_gave(lane: LocalLane,
         await run.wait()
 
 
-async def test_a_source_that_cannot_be_opened_is_raised(lane: LocalLane, tmp_path: Any) -> None:
+async def test_a_source_that_cannot_be_opened_is_raised(lane: QuickLane, tmp_path: Any) -> None:
     (tmp_path / "not.mp4").write_text("no film")
     run = lane.start(tmp_path / "not.mp4")
     with pytest.raises(SourceError, match="not.mp4"):
@@ -207,7 +214,7 @@ async def test_a_source_that_cannot_be_opened_is_raised(lane: LocalLane, tmp_pat
 
 
 async def test_a_sink_that_cannot_be_opened_is_raised_and_the_others_are_closed(
-    lane: LocalLane, make_feed: Any
+    lane: QuickLane, make_feed: Any
 ) -> None:
     class Broken(Recorder):
         def open(self, info: StreamInfo) -> None:
@@ -220,7 +227,7 @@ async def test_a_sink_that_cannot_be_opened_is_raised_and_the_others_are_closed(
     assert good.closed == 1
 
 
-async def test_a_sink_that_fails_ends_alone(lane: LocalLane, make_feed: Any) -> None:
+async def test_a_sink_that_fails_ends_alone(lane: QuickLane, make_feed: Any) -> None:
     feed, good, bad = make_feed(), Recorder(), Recorder()
     bad.name, bad.fails_at = "bad", 1
     run = lane.start(feed, bad, good)
@@ -235,7 +242,7 @@ async def test_a_sink_that_fails_ends_alone(lane: LocalLane, make_feed: Any) -> 
     assert bad.closed == 1
 
 
-async def test_a_slow_sink_slows_nothing(lane: LocalLane, make_feed: Any) -> None:
+async def test_a_slow_sink_slows_nothing(lane: QuickLane, make_feed: Any) -> None:
     feed, slow = make_feed(), Recorder()
     slow.name = "slow"
     slow.may_write.clear()
@@ -251,7 +258,7 @@ async def test_a_slow_sink_slows_nothing(lane: LocalLane, make_feed: Any) -> Non
     assert sinks["slow"]["written"] + sinks["slow"]["dropped"] == 40
 
 
-async def test_a_sink_whose_user_wants_the_end_gets_it(lane: LocalLane, make_feed: Any) -> None:
+async def test_a_sink_whose_user_wants_the_end_gets_it(lane: QuickLane, make_feed: Any) -> None:
     feed, window = make_feed(), Recorder()
     window.stops_at = 1
     run = lane.start(feed, window)
@@ -260,7 +267,7 @@ async def test_a_sink_whose_user_wants_the_end_gets_it(lane: LocalLane, make_fee
     await run.wait()
 
 
-async def test_stopping_waits_for_what_is_in_flight(lane: LocalLane, make_feed: Any, until: Any) -> None:
+async def test_stopping_waits_for_what_is_in_flight(lane: QuickLane, make_feed: Any, until: Any) -> None:
     feed = make_feed()
     lane.hold = True
     run = lane.start(feed)
@@ -273,7 +280,7 @@ async def test_stopping_waits_for_what_is_in_flight(lane: LocalLane, make_feed: 
 
 
 async def test_an_interruption_comes_after_the_results_that_are_there(
-    lane: LocalLane, make_feed: Any, until: Any
+    lane: QuickLane, make_feed: Any, until: Any
 ) -> None:
     feed = make_feed()
     run = lane.start(feed, every=True)
@@ -286,14 +293,14 @@ async def test_an_interruption_comes_after_the_results_that_are_there(
         await take(run, 1)
 
 
-async def test_a_run_that_is_interrupted_before_it_began_still_ends(lane: LocalLane, make_feed: Any) -> None:
+async def test_a_run_that_is_interrupted_before_it_began_still_ends(lane: QuickLane, make_feed: Any) -> None:
     run = lane.start(make_feed())
     run.interrupt(ConnectionLost("gone"))
     with pytest.raises(ConnectionLost):
         await take(run, 1)
 
 
-async def test_nothing_cuts_short_the_end_of_a_run(lane: LocalLane, make_feed: Any) -> None:
+async def test_nothing_cuts_short_the_end_of_a_run(lane: QuickLane, make_feed: Any) -> None:
     feed, film = make_feed(), Recorder()
     film.may_close.clear()
     run = lane.start(feed, film)
@@ -313,7 +320,7 @@ async def test_nothing_cuts_short_the_end_of_a_run(lane: LocalLane, make_feed: A
     assert lane.forgotten == 1
 
 
-async def test_leaving_the_run_stops_it(lane: LocalLane, make_feed: Any) -> None:
+async def test_leaving_the_run_stops_it(lane: QuickLane, make_feed: Any) -> None:
     feed, sink = make_feed(), Recorder()
     async with lane.start(feed, sink) as run:
         feed.give(GREY)
@@ -326,7 +333,7 @@ async def test_leaving_the_run_stops_it(lane: LocalLane, make_feed: Any) -> None
 
 
 async def test_for_a_slow_reader_the_oldest_results_give_way(
-    lane: LocalLane, make_feed: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+    lane: QuickLane, make_feed: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "ITERATOR_BACKLOG", 2)
     feed, sink = make_feed(), Recorder()
@@ -340,7 +347,7 @@ async def test_for_a_slow_reader_the_oldest_results_give_way(
     assert len(sink.results) == 5
 
 
-async def test_who_only_waits_holds_no_results(lane: LocalLane, make_feed: Any, until: Any) -> None:
+async def test_who_only_waits_holds_no_results(lane: QuickLane, make_feed: Any, until: Any) -> None:
     feed = make_feed()
     run = lane.start(feed)
     feed.give(GREY)
@@ -353,7 +360,7 @@ async def test_who_only_waits_holds_no_results(lane: LocalLane, make_feed: Any, 
 
 
 async def test_what_is_wrong_with_the_program_itself_is_not_hidden(
-    lane: LocalLane, make_feed: Any, monkeypatch: pytest.MonkeyPatch
+    lane: QuickLane, make_feed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
@@ -366,7 +373,7 @@ async def test_what_is_wrong_with_the_program_itself_is_not_hidden(
         await rest(run)
 
 
-async def test_what_nobody_foresaw_ends_the_run_and_is_told(lane: LocalLane, make_feed: Any) -> None:
+async def test_what_nobody_foresaw_ends_the_run_and_is_told(lane: QuickLane, make_feed: Any) -> None:
     lane.error = RuntimeError("a bug")
     feed = make_feed()
     run = lane.start(feed)
@@ -383,6 +390,8 @@ async def test_what_nobody_foresaw_ends_the_run_and_is_told(lane: LocalLane, mak
 class ShortLane:
     """A lane that can end. It answers some frames at once, and some only when it is told to."""
 
+    mode = "split"
+
     def __init__(self, rng: random.Random) -> None:
         self.over = False
         self.answered = 0
@@ -391,6 +400,9 @@ class ShortLane:
         self._open: list[tuple[Frame, Finish]] = []
         self._settled = asyncio.Event()
         self._settled.set()
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "m", "partition": "p", "profile": "q8", "provider": "cpu"}
 
     def admits(self, frame: Frame) -> bool:
         return True
@@ -433,10 +445,11 @@ class ShortLane:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whenever_lanes_come_and_go_each_frame_ends_once(lane: LocalLane, make_feed: Any, seed: int) -> None:
+async def test_whenever_lanes_come_and_go_each_frame_ends_once(lane: QuickLane, make_feed: Any, seed: int) -> None:
     rng = random.Random(seed)
     feed, frames, lanes = make_feed(), 0, [ShortLane(rng)]
-    lane.lanes.current = lanes[0]
+    lane.lanes.remove(lane, "a test")
+    lane.lanes.add(lanes[0], "a test")
     lane.run = run = Run(lane.lanes, open_source(feed), every=True)
     for _ in range(150):
         match rng.choice(("frame", "frame", "frame", "turns", "turns", "answers", "loss", "loss noticed", "return")):
@@ -451,10 +464,11 @@ async def test_whenever_lanes_come_and_go_each_frame_ends_once(lane: LocalLane, 
                 lanes[-1].end()
             case "loss noticed":
                 lanes[-1].end()
-                lane.lanes.current = None
+                lane.lanes.remove(lanes[-1], "loss")
             case "return" if lanes[-1].over:
+                lane.lanes.remove(lanes[-1], "loss")
                 lanes.append(ShortLane(rng))
-                lane.lanes.current = lanes[-1]
+                lane.lanes.add(lanes[-1], "return")
     feed.give(None)
     ended: list[FrameResult] = []
     async with asyncio.timeout(WAIT):
@@ -469,20 +483,22 @@ async def test_whenever_lanes_come_and_go_each_frame_ends_once(lane: LocalLane, 
     lane.forgotten += 1
 
 
-async def test_without_a_lane_frames_are_skipped_and_the_head_rests(lane: LocalLane, make_feed: Any) -> None:
+async def test_without_a_lane_frames_are_skipped_and_the_head_rests(lane: QuickLane, make_feed: Any) -> None:
     feed = make_feed()
     run = lane.start(feed, every=True)
-    lane.lanes.current = None
+    lane.lanes.remove(lane, "gone")
     feed.give(GREY)
     (result,) = await take(run, 1)
-    assert (result.status, result.dropped_at) == ("skipped", "link")
+    assert (result.status, result.dropped_at, result.mode) == ("skipped", "link", "none")
+    assert result.change is not None
+    assert result.change.reason == "gone"
     assert not lane.busy.is_set()
-    lane.lanes.current = lane
+    lane.lanes.add(lane, "back")
     feed.give(GREY, None)
     assert [result.status for result in await rest(run)] == ["ok"]
 
 
-async def test_the_summary_tells_of_the_session_and_the_source(lane: LocalLane, make_feed: Any) -> None:
+async def test_the_summary_tells_of_the_session_and_the_source(lane: QuickLane, make_feed: Any) -> None:
     feed = make_feed()
     run = lane.start(feed)
     lane.lanes.outages.begin("nothing heard", time.monotonic())
@@ -492,7 +508,7 @@ async def test_the_summary_tells_of_the_session_and_the_source(lane: LocalLane, 
     await rest(run)
 
 
-async def test_an_iterator_that_takes_its_time_to_close_is_waited_for(lane: LocalLane) -> None:
+async def test_an_iterator_that_takes_its_time_to_close_is_waited_for(lane: QuickLane) -> None:
     closed = False
 
     async def pictures() -> AsyncIterator[np.ndarray]:

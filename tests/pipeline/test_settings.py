@@ -69,8 +69,7 @@ def test_the_defaults_are_what_a_newcomer_needs() -> None:
         ({"budget": 61}, "budget"),
         ({"budget": NAN}, "budget"),
         ({"mode": "cloud"}, "mode: expected auto, local, split, remote, got 'cloud'"),
-        ({"privacy": "some"}, "privacy: expected any or no-pictures, got 'some'"),
-        ({"mode": "remote", "privacy": "no-pictures"}, "choose one of both"),
+        ({"privacy": "some"}, "privacy: expected any, no-pictures, got 'some'"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("inf")}, "timeout"),
         ({"timeout": NAN}, "timeout"),
@@ -79,6 +78,8 @@ def test_the_defaults_are_what_a_newcomer_needs() -> None:
         ({"threshold": NAN}, "threshold"),
         ({"threads": 0}, "threads"),
         ({"threads": 10**12}, "threads"),
+        ({"privacy": "some"}, "privacy: expected any, no-pictures"),
+        ({"mode": "remote", "privacy": "no-pictures"}, "sends the picture"),
         ({"bind": "gpu-box"}, "bind: expected an IP address"),
         ({"bind": "0.0.0.0"}, "bind: expected one address"),
         ({"bind": "::"}, "bind: expected one address"),
@@ -213,3 +214,15 @@ def test_video_is_a_profile_that_an_edge_may_accept() -> None:
     assert EdgeSettings(accept=("video", "q8-zstd")).accept == ("video", "q8-zstd")
     with pytest.raises(UnknownModel):  # it takes no parameters
         EdgeSettings(accept=("video:rate=1",))
+
+
+def test_further_edges_come_after_the_first() -> None:
+    settings = UeSettings("ws://one", edges=("127.0.0.1:2", "ws://three"))
+    assert settings.urls == ("ws://one", "127.0.0.1:2", "ws://three")
+    assert [settings.media_bind_to(url) for url in settings.urls] == [None, "127.0.0.1", None]
+
+
+@pytest.mark.parametrize(("mode", "reconnect"), [("auto", False), ("split", True), ("auto", True)])
+def test_who_goes_on_trying(mode: str, reconnect: bool) -> None:
+    assert UeSettings("ws://one", mode=mode, reconnect=reconnect).keeps_trying
+    assert not UeSettings("ws://one").keeps_trying

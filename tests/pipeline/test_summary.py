@@ -106,3 +106,15 @@ def test_an_answer_without_an_output_is_none(make_result: Make) -> None:
     summary.add(replace(make_result(answered=False), status="ok"))
     assert (summary.produced, summary.answered) == (1, 0)
     assert summary.to_json()["mean_slice_share"] == 0
+
+
+def test_who_answered_and_how_long_there_was_no_result(make_result: Make) -> None:
+    summary = Summary()
+    assert summary.to_json()["longest_gap_s"] == 0
+    for completed, mode in ((1.0, "split"), (1.5, "split"), (1.25, "split"), (2.25, "local")):
+        summary.add(replace(make_result(), completed=completed, mode=mode))
+    assert summary.to_json()["frames_by_mode"] == {"local": 1, "split": 3}
+    assert summary.to_json()["longest_gap_s"] == 1.0
+    summary.add(replace(make_result(answered=False), completed=4.0, mode="none"))
+    assert summary.to_json()["longest_gap_s"] == 1.75  # and counting
+    assert summary.to_json()["frames_by_mode"] == {"local": 1, "split": 3}

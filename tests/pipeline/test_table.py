@@ -17,10 +17,17 @@ from pipeline.table import LiveTable, summary_table
 Make = Callable[..., FrameResult]
 
 
-def text_of(summary: Summary, title: str = "a run") -> str:
+DESCRIBED = {"mode": "split", "reason": "connected", "model": "m", "partition": "p", "profile": "q8"}
+
+
+def figures_of(summary: Summary, **told: Any) -> dict[str, Any]:
+    return {**DESCRIBED, **summary.to_json(), **told}
+
+
+def text_of(summary: Summary, **told: Any) -> str:
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as capture:
-        console.print(summary_table(summary.to_json(), title))
+        console.print(summary_table(figures_of(summary, **told)))
     return capture.get()
 
 
@@ -55,7 +62,7 @@ def test_it_says_how_the_session_and_the_source_held() -> None:
 
     def shown(**told: Any) -> str:
         with console.capture() as capture:
-            console.print(summary_table({**Summary().to_json(), **told}, "a run"))
+            console.print(summary_table(figures_of(Summary(), **told)))
         return capture.get()
 
     steady = shown(reconnects=0, disconnected_s=0.0, disconnected=None, source_reopened=0)
@@ -70,7 +77,7 @@ def test_it_says_what_is_known_of_the_link() -> None:
 
     def shown(seen: dict[str, float]) -> str:
         with console.capture() as capture:
-            console.print(summary_table({**Summary().to_json(), "link_statistics": seen}, "a run"))
+            console.print(summary_table(figures_of(Summary(), link_statistics=seen)))
         return " ".join(capture.get().split())
 
     assert "link: goodput 0.00 Mbit/s" in shown({"goodput": 0.0})
@@ -81,7 +88,18 @@ def test_it_says_what_is_known_of_the_link() -> None:
 
 
 def test_brackets_in_a_title_are_no_markup() -> None:
-    assert "cut [/red] at [bold]x" in " ".join(text_of(Summary(), "cut [/red] at [bold]x").split())
+    text = " ".join(text_of(Summary(), partition="[bold]x", reason="cut [/red]").split())
+    assert "split: m at [bold]x, q8 (cut [/red])" in text
+
+
+def test_it_says_who_answered(make_result: Make) -> None:
+    summary = Summary()
+    assert "answered by" not in text_of(summary, mode_switches=0)
+    for completed, mode in ((1.0, "split"), (1.75, "local"), (1.8, "local")):
+        summary.add(replace(make_result(), completed=completed, mode=mode))
+    text = " ".join(text_of(summary, mode="local", partition=None, reason="no result", mode_switches=1).split())
+    assert "local: m (no result)" in text
+    assert "answered by local: 2, split: 1; longest gap between results 0.75 s" in text
 
 
 def test_the_live_table_shows_the_last_state_on_stderr(
@@ -89,7 +107,7 @@ def test_the_live_table_shows_the_last_state_on_stderr(
 ) -> None:
     monkeypatch.setattr(table, "REFRESH_SECONDS", 0.001)
     summary = Summary()
-    with LiveTable(summary.to_json, "a run"):
+    with LiveTable(lambda: figures_of(summary)):
         summary.add(make_result())
     shown = capfd.readouterr()
     assert shown.out == ""
@@ -103,16 +121,16 @@ def test_the_live_table_is_drawn_while_it_lasts(monkeypatch: pytest.MonkeyPatch)
 
     def watched() -> dict[str, Any]:
         drawn.release()
-        return Summary().to_json()
+        return figures_of(Summary())
 
-    with LiveTable(watched, "a run"):
+    with LiveTable(watched):
         assert drawn.acquire(timeout=5)
         assert drawn.acquire(timeout=5)
 
 
 def test_the_live_table_ends_with_its_context_when_that_fails() -> None:
     with pytest.raises(ZeroDivisionError):
-        with LiveTable(Summary().to_json, "a run"):
+        with LiveTable(lambda: figures_of(Summary())):
             raise ZeroDivisionError
     assert not [thread for thread in threading.enumerate() if thread.name == "table"]
 

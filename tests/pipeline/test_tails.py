@@ -31,14 +31,14 @@ class Store(PartitionStore):
         self.error: Exception | None = None
         self.came = threading.Semaphore(0)
 
-    def get(self, card: ModelCard, tensors: object, variant: str = "fp32") -> Partition:
+    def get(self, card: ModelCard, tensors: object) -> Partition:
         self.asked += 1
         self.came.release()
         if not (self.other_may_go_on and tensors == OTHER_CUT):
             assert self.may_go_on.wait(10)
         if self.error is not None:
             raise self.error
-        return super().get(card, tensors, variant)  # type: ignore[arg-type]
+        return super().get(card, tensors)  # type: ignore[arg-type]
 
     async def reached(self) -> None:
         """Return when the next load has begun."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from models import Detector, Preprocessor, Zoo, load_submodel
+from models import Calibration, Detector, Preprocessor, Zoo, bytes_digest, load_submodel, partition_id
+from models.calibration import calibration_bytes
 from pipeline.edge import Edge
 from pipeline.offers import points
 from pipeline.outcome import FrameResult
@@ -304,6 +306,7 @@ async def test_a_session_that_is_over_takes_no_run(edge: Edge, make_feed: Any) -
     async with session:
         assert session.describe() == {
             "mode": "split",
+            "reason": "connected",
             "model": MODEL,
             "partition": "bottleneck_7",
             "profile": Zoo().get().default_profile,
@@ -609,6 +612,44 @@ async def test_an_edge_takes_nothing_but_what_it_accepts() -> None:
             async with ue(edge.url, profile="q4"):
                 pass
     assert all(";profile=q8;" in line for line in refused.value.problem["acceptable"])
+
+
+@pytest.mark.parametrize("profile", ["q4-range", "pca:bits=4", "clusters:size=8", "avc:qp=24,refresh=30"])
+async def test_a_profile_that_the_edge_is_told_to_accept(
+    make_feed: Any, pictures: list[np.ndarray], profile: str
+) -> None:
+    feed = make_feed()
+    async with Edge(EdgeSettings("127.0.0.1:0", accept=(profile,))) as edge, ue(edge.url, profile=profile) as session:
+        run = session.run(feed)
+        for picture in pictures[:2]:
+            feed.give(picture)
+            assert (await take(run))[0].status == "ok"
+        assert session.point.profile == profile
+
+
+async def test_video_of_strangers_is_decoded_only_where_it_is_wanted(tmp_path: Path) -> None:
+    card = Zoo().get()
+    data = card.path.read_bytes() + b"\x32\x05other"  # a doc_string: the same model with another digest
+    value = card.to_json() | {
+        "name": "other",
+        "digest": bytes_digest(data),
+        "size": len(data),
+        "profiles": ["raw", "avc"],
+    }
+    value |= {"default_profile": "raw", "partitions": [value["partitions"][0] | {"ladder": []}]}
+    path = card.calibration_path(card.default_partition)
+    assert path is not None
+    tensors = Calibration.load(path).tensors
+    partition = partition_id(value["digest"], [tensor.name for tensor in tensors])
+    (tmp_path / path.name).write_bytes(calibration_bytes(value["digest"], partition, tensors, "as the other's"))
+    (tmp_path / card.file).write_bytes(data)
+    (tmp_path / "card.json").write_text(json.dumps(value), encoding="utf-8")
+    assert {point.profile for point in points(Zoo((tmp_path,)), model="other")} == {"raw", "avc"}
+    async with Edge(EdgeSettings("127.0.0.1:0", model=("other",), models=(tmp_path,))) as edge:
+        with pytest.raises(NoCommonOperatingPoint) as refused:
+            async with ue(edge.url, profile="avc", model="other", models=(tmp_path,)):
+                pass
+    assert [line.partition(";profile=")[2][:4] for line in refused.value.problem["acceptable"]] == ["raw;"]
 
 
 def offers_of_request(stub_edge: Any) -> Any:

@@ -99,7 +99,7 @@ async def test_a_run_goes_on_over_an_edge_that_is_restarted(
             assert 0 < told["disconnected_s"] < WAIT
             feed.give(None)
             assert (await run.wait()).produced == len(results) == len(heard)
-    messages = [record.getMessage() for record in caplog.records if record.name == "pipeline.ue"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "pipeline.keeper"]
     assert messages[0] == "the edge said goodbye: the edge closes; trying to connect again"
     assert "connected again after" in messages[-1]
     # Once for each new reason, not for each try.
@@ -110,7 +110,7 @@ async def test_a_run_goes_on_over_an_edge_that_is_restarted(
 async def test_entering_waits_for_an_edge_that_is_not_there_yet(unused_tcp_port: int, until: Until) -> None:
     session = ue(f"ws://127.0.0.1:{unused_tcp_port}")
     entering = asyncio.create_task(session.__aenter__())
-    await until(lambda: session._told is not None)
+    await until(lambda: session._keeper.told is not None)
     async with edge_at(unused_tcp_port):
         async with asyncio.timeout(WAIT):
             await entering

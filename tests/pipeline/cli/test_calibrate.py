@@ -64,6 +64,25 @@ def test_it_makes_a_file(calibrate: Call, tmp_path: Path) -> None:
     assert (tensor.low < tensor.high).all()
 
 
+def test_it_makes_what_profiles_need_and_keeps_the_rest(splitrtc: Call, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made.json"
+    common = ("calibrate", "--images", str(pictures), "--out", str(out))
+    assert splitrtc(*common, "--profile", "q4-range", "--profile", "pca", "--made-from", "stripes").exit_code == 0
+    first = Calibration.load(out).of("Conv__979:0")
+    assert [first.missing(name) for name in ("klt", "range", "pca", "clusters")] == [True, False, False, True]
+    assert splitrtc(*common, "--profile", "clusters", "--every", "2", "--update").exit_code == 0
+    second = Calibration.load(out).of("Conv__979:0")
+    assert Calibration.load(out).made_from == "stripes"
+    assert not second.missing("clusters")
+    assert (second.low.tolist(), second.high.tolist()) == (first.low.tolist(), first.high.tolist())
+    assert first.range is not None
+    assert second.range is not None
+    assert second.range.to_json() == first.range.to_json()
+    done = splitrtc(*common, "--profile", "clusters", "--update", "--partition", "bottleneck_12")
+    assert done.exit_code == 2
+    assert "without --update" in done.err
+
+
 def test_it_tells_machines_what_it_made(calibrate: Call, tmp_path: Path) -> None:
     out = tmp_path / "made.json"
     facts = calibrate("--out", str(out), "--json").json

@@ -15,7 +15,8 @@ from splitrtc_errors import ProcessFailed, SinkError, Unreachable
 
 Call = Callable[..., Any]
 
-SUMMARY = {"model": "m", "partition": "p", "profile": "q4-zstd", **Summary().to_json()}
+DESCRIBED = {"mode": "split", "reason": "connected", "model": "m", "partition": "p", "profile": "q4-zstd"}
+SUMMARY = {**DESCRIBED, **Summary().to_json()}
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 def test_it_plays_the_clip_and_says_where_to_look(splitrtc: Call, played: list[object]) -> None:
     done = splitrtc("demo")
     assert (done.exit_code, done.out) == (0, "")
-    assert played == [("clip", None, Path("out"), None, {"profile": None, "model": None, "models": ()})]
+    assert played == [
+        ("clip", None, Path("out"), None, {"profile": None, "model": None, "models": (), "kill_edge": None})
+    ]
     assert "out/latency.png" in done.err
     assert "m at p, q4-zstd" in done.err
 
@@ -45,9 +48,11 @@ def test_flags_and_environment_say_what_to_play(
     monkeypatch.setenv("SPLITRTC_SECONDS", "2.5")
     (tmp_path / "a.onnx").touch()
     name = Zoo().get().name
-    of_model = ("--model", name, "--models", str(tmp_path), "--profile", "klt")
+    of_model = ("--model", name, "--models", str(tmp_path), "--profile", "klt", "--kill-edge", "1.5")
     splitrtc("demo", "--source", "0", "--out", str(tmp_path), *of_model)
-    assert played == [("0", 2.5, tmp_path, None, {"profile": "klt", "model": name, "models": (tmp_path,)})]
+    assert played == [
+        ("0", 2.5, tmp_path, None, {"profile": "klt", "model": name, "models": (tmp_path,), "kill_edge": 1.5})
+    ]
 
 
 def test_a_model_that_may_not_be_fetched_ends_it_before_it_begins(splitrtc: Call, played: list[object]) -> None:

@@ -87,7 +87,7 @@ def test_help_and_version_load_no_heavy_library() -> None:
         (["--fly"], "No such option"),
         (["edge", "--fly"], "No such option"),
         (["edge", "somewhere"], "unexpected extra argument"),
-        (["ue"], "Missing option '--edge'"),
+        (["ue"], "no edge: give --edge URL"),
         (["ue", "--edge"], "'--edge' requires an argument"),
         (["ue", "--edge", "x", "--fps", "many"], "'many' is not a valid float"),
         (["ue", "--edge", "x", "--seconds", "0"], "0.0 is not in the range"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.demo import edge_process
+from pipeline.cli.fetching import progress_bar
+from pipeline.demo import edge_process, start_edge, stop_edge
 from pipeline.settings import UeSettings
 from pipeline.summary import Summary
 from splitrtc_errors import (
@@ -26,7 +28,8 @@ from splitrtc_errors import (
 
 Call = Callable[..., Any]
 
-SUMMARY = {"model": "m", "partition": "p", "profile": "q4-zstd", **Summary().to_json()}
+DESCRIBED = {"mode": "split", "reason": "connected", "model": "m", "partition": "p", "profile": "q4-zstd"}
+SUMMARY = {**DESCRIBED, **Summary().to_json()}
 
 
 @pytest.fixture
@@ -35,6 +38,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
 
     async def play(settings: UeSettings, source: str, **options: Any) -> dict[str, Any]:
+        assert options.pop("show") is progress_bar
         asked.append({"settings": settings, "source": source, **options})
         return SUMMARY
 
@@ -55,7 +59,7 @@ def test_the_defaults_are_those_of_the_settings(splitrtc: Call, played: list[dic
     assert "m at p, q4-zstd" in done.err
     assert played == [
         {
-            "settings": UeSettings("gpu-box:8787"),
+            "settings": UeSettings("gpu-box:8787", mode="auto"),
             "source": "clip",
             "sinks": (),
             "seconds": None,
@@ -78,7 +82,8 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, A
     words = (
         "--edge wss://gpu-box --source 0 --sink a.mp4 --sink - --model tiny --partition p --profile f --fps 10 "
         "--seconds 3 --loop --token t --ca c.pem --fingerprint ab --bind 192.0.2.1 --ice-server stun:a "
-        "--provider cpu --threads 2 --budget 0.2 --timeout 3 --threshold 0.7"
+        "--provider cpu --threads 2 --budget 0.2 --timeout 3 --threshold 0.7 --mode split --no-fallback "
+        "--privacy no-pictures --edge second:1 --reconnect"
     )
     assert splitrtc("ue", *words.split(), "--models", str(tiny_model)).exit_code == 0
     settings = UeSettings(
@@ -98,6 +103,11 @@ def test_every_flag_reaches_its_setting(splitrtc: Call, played: list[dict[str, A
         budget=0.2,
         timeout=3,
         threshold=0.7,
+        mode="split",
+        fallback=False,
+        privacy="no-pictures",
+        edges=("second:1",),
+        reconnect=True,
     )
     assert played == [
         {"settings": settings, "source": "0", "sinks": ("a.mp4", "-"), "seconds": 3, "repeat": True, "table": False}
@@ -111,7 +121,7 @@ def test_the_environment_stands_in_for_flags_which_win(
         monkeypatch.setenv(f"SPLITRTC_{name}", value)
     splitrtc("ue", "--edge", "other:1")
     (told,) = played
-    assert told["settings"] == UeSettings("other:1", fps=5, threshold=0)
+    assert told["settings"] == UeSettings("other:1", fps=5, threshold=0, mode="auto")
     assert (told["sinks"], told["repeat"]) == (("a.mp4", "b.jsonl"), True)
 
 
@@ -125,6 +135,7 @@ def test_the_environment_stands_in_for_flags_which_win(
         ("--ice-server nonsense", "ICE server"),
         ("--ca a.pem", "certificate"),
         ("--profile Q4!", "profile"),
+        ("--mode remote --privacy no-pictures", "no-pictures"),
         ("--models /nowhere", "/nowhere"),
     ],
 )
@@ -144,16 +155,41 @@ def test_a_url_that_is_none_is_told_without_what_may_be_secret(splitrtc: Call, u
 
 
 @pytest.mark.parametrize("flag", ["--model", "--partition", "--profile"])
-def test_what_the_zoo_does_not_have_is_told(splitrtc: Call, flag: str) -> None:
-    done = splitrtc("ue", "--edge", "127.0.0.1:1", flag, "nonsense")
+def test_what_neither_zoo_nor_edge_has_is_told(splitrtc: Call, edge_url: str, flag: str) -> None:
+    done = splitrtc("ue", "--edge", edge_url, "--token", "secret", flag, "nonsense")
+    assert done.exit_code == UnknownModel.exit_code
+    assert "the edge" in done.error
+    assert "nonsense" in done.error
+
+
+@pytest.mark.parametrize("flag", ["--model", "--partition", "--profile"])
+def test_what_the_zoo_does_not_have_is_told_offline(splitrtc: Call, flag: str) -> None:
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--offline", flag, "nonsense")
     assert done.exit_code == UnknownModel.exit_code
     assert "nonsense" in done.error
 
 
 def test_an_edge_that_is_not_there_is_told(splitrtc: Call) -> None:
-    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--json")
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--mode", "split", "--json")
     assert (done.exit_code, done.out) == (Unreachable.exit_code, "")
     assert "127.0.0.1:1" in done.error
+
+
+def test_without_an_edge_it_goes_on_alone(splitrtc: Call) -> None:
+    done = splitrtc("ue", "--edge", "127.0.0.1:1", "--source", "testsrc", "--seconds", "0.3", "--json")
+    assert done.exit_code == 0, done.err
+    assert (done.json["mode"], done.json["outcomes"].get("ok", 0)) == ("local", done.json["frames_answered"])
+    assert done.json["frames_answered"] > 0
+
+
+def test_local_needs_no_edge_and_all_others_do(splitrtc: Call) -> None:
+    done = splitrtc("ue", "--mode", "local", "--source", "testsrc", "--seconds", "0.3", "--json")
+    assert done.exit_code == 0, done.err
+    assert (done.json["mode"], done.json["bytes_per_frame"]) == ("local", 0)
+    assert "link_statistics" not in done.json
+    done = splitrtc("ue")
+    assert done.exit_code == BadArgument.exit_code
+    assert "--mode local" in done.error
 
 
 def test_a_missing_runtime_is_told(splitrtc: Call, monkeypatch: pytest.MonkeyPatch, edge_url: str) -> None:
@@ -228,3 +264,38 @@ def test_ctrl_c_ends_it_as_the_end_of_the_source_does(splitrtc: Call, edge_url: 
     watcher.join(10)
     assert done.exit_code == 0, done.err
     assert done.json["frames_answered"] > 0
+
+
+def test_changes_of_the_mode_are_lines_before_the_summary(splitrtc: Call, unused_tcp_port: int, tmp_path: Path) -> None:
+    lines = tmp_path / "pipe.jsonl"
+    os.mkfifo(lines)
+
+    def come_late_and_end_it() -> None:
+        with lines.open() as results:
+            results.readline()
+            with running_edge("127.0.0.1", unused_tcp_port):
+                for line in results:
+                    if json.loads(line)["mode"] == "split":
+                        os.kill(os.getpid(), signal.SIGINT)
+                        break
+                for _ in results:
+                    pass
+
+    watcher = threading.Thread(target=come_late_and_end_it)
+    watcher.start()
+    words = ["--edge", f"127.0.0.1:{unused_tcp_port}", "--source", "testsrc", "--json", "--sink", str(lines)]
+    done = splitrtc("ue", *words)
+    watcher.join(10)
+    assert done.exit_code == 0, done.err
+    change, summary = map(json.loads, done.out.splitlines())
+    assert (change["event"], change["mode"], change["point"]["partition"]) == ("mode", "split", "bottleneck_7")
+    assert summary["mode"] == "split"
+
+
+@contextlib.contextmanager
+def running_edge(host: str, port: int) -> Iterator[None]:
+    process, _ = start_edge(f"{host}:{port}")
+    try:
+        yield
+    finally:
+        stop_edge(process)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -198,3 +199,14 @@ def test_a_sink_that_was_never_started_is_closed_without_a_word() -> None:
     runner = SinkRunner(NullSink())
     runner.close()
     assert runner.error is None
+
+
+def test_while_nobody_answers_a_viewer_gets_all_frames(make_result: Callable[..., FrameResult]) -> None:
+    gate = Gate(answered_only=True)
+    gate.opened.set()
+    runner = SinkRunner(gate)
+    runner.start(INFO)
+    for index, mode in enumerate(("split", "none", "local")):
+        runner.put(replace(make_result(index, answered=False), mode=mode))
+    runner.close()
+    assert gate.got == [1]

@@ -1,0 +1,293 @@
+"""What a device gets from its edge instead of having it (TR 26.927 clause 5.3.5, steps 10 to 14).
+
+That is a model's card, a calibration and a head. The edge is believed in what it offers, and in nothing else: every
+file is the one of its digest and size or none, a head is that of the cut or none, and no file is larger than the
+cache. Everything here blocks, and is for threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models import Calibration, ModelCard, is_calibrated, needs_calibration, parse_profile
+from models.access import Access
+from models.cache import cache_limit, default_cache_dir, trim
+from models.card import MAX_CARD_BYTES, VARIANTS
+from models.download import Download, Progress, fetch, read_url
+from pipeline.offers import OperatingPoint
+from signaling import UNAUTHORIZED, make_problem, rejection
+from signaling.client import http_url, parse_fingerprint, tls_context
+from signaling.manifest import MAX_BYTES, Manifest, ModelEntry, PartitionEntry, read_manifest
+from signaling.problems import TOO_MANY_REQUESTS
+from splitrtc_errors import (
+    BadArgument,
+    ConnectionLost,
+    ModelError,
+    ProtocolError,
+    SplitRtcError,
+    UnknownModel,
+    Unreachable,
+)
+
+if TYPE_CHECKING:
+    from models import Head, PartitionCard, PartitionStore
+    from pipeline.settings import UeSettings
+    from signaling.manifest import File
+
+__all__ = ["Delivery", "Show", "fetch_manifest", "silently", "way_to"]
+
+logger = logging.getLogger(__name__)
+
+PARALLEL = 4
+"""A card, a calibration and a head are fetched at a time, while what is needed to run them is imported."""
+MAX_HEAD = 2**30
+MAX_CALIBRATION = 2**22
+MAX_CALIBRATIONS = 4
+"""Different ones of one cut: more than one are unusual."""
+SLOWLY = 125_000
+"""Bytes per second at which a better head is fetched while frames are sent: a twentieth of 20 Mbit/s."""
+HEAVY = ("onnxruntime", "models.delivered", "models.runtime", "models.preprocess", "models.codecs")
+"""What running a head needs and takes long to import: done while the first bytes are on their way."""
+
+Show = Callable[[str], AbstractContextManager[Progress]]
+"""Shows how far the download of what is called so has come."""
+
+
+@contextlib.contextmanager
+def silently(_: str) -> Iterator[Progress]:
+    """Show nothing."""
+    yield lambda there, total: None
+
+
+class Delivery:
+    """Edges' files. `points` says what can be run with those of one, `head` has the head for one of these points."""
+
+    def __init__(self, settings: UeSettings, store: PartitionStore, show: Show = silently) -> None:
+        self._settings = settings
+        self._store = store
+        self._show = show
+        self._base: str
+        self._access: Access
+        self._heads: dict[tuple[str, str], File] = {}
+        """By partition and variant."""
+        self._fetched: dict[str, Future[Path]] = {}
+        """By digest: what is under way or here."""
+        self._improving: set[str] = set()
+        """Partitions of which a better head is under way, or here."""
+        self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="delivery")
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Let what is under way end soon; what has come of it stays for the next time. Does not block."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Wait for that."""
+        self.stop()
+        self._pool.shutdown(cancel_futures=True)
+
+    def points(self, url: str) -> list[OperatingPoint]:
+        """The operating points of the first cut that the edge there delivers and the user wants, the edge's order.
+
+        Its head begins to arrive: of those variants that are not here the smallest, since any that is here is better.
+
+        Raises BadArgument for what is no edge's URL, or no certificate to trust, Unreachable or a kind of Rejected
+        when the edge delivers nothing, UnknownModel when not what is wanted,
+        ProtocolError or ModelFileError when what it sends is no good.
+        """
+        settings = self._settings
+        self._base, self._access = way_to(url, settings.token, settings.ca, settings.fingerprint)
+        self._pool.submit(_import_heavy)
+        # What is here is looked at again, and what failed is tried again.
+        self._fetched = {digest: fetched for digest, fetched in self._fetched.items() if not fetched.done()}
+        model, partition = self._choice(fetch_manifest(self._base, self._access))
+        card_file = self._begin(model.card, MAX_CARD_BYTES)
+        profiles = [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
+        calibrations = {entry.calibration.digest: entry.calibration for entry in profiles if entry.calibration}
+        for file in list(calibrations.values())[:MAX_CALIBRATIONS]:
+            self._begin(file, MAX_CALIBRATION)
+        self._heads = {
+            (partition.id, variant.name): variant.head
+            for variant in partition.variants
+            if variant.head is not None and variant.name in VARIANTS
+        }
+        variant_name = self._best_variant(partition.id)
+        head = self._heads[partition.id, variant_name]
+        if not self._store.has_delivered(partition.id, variant_name, head.digest):
+            self._begin(head, MAX_HEAD, f"the head of {model.information.name}")
+        card, cut = _read_card(card_file.result(), model, partition)
+        if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
+            raise ProtocolError("the edge's cut would send the picture, and did not say so")
+        found = []
+        for entry in profiles:
+            with contextlib.suppress(BadArgument):  # one that this version does not have
+                profile = parse_profile(entry.profile)
+                calibration = None
+                if needs_calibration(profile):
+                    if entry.calibration is None or entry.calibration.digest not in self._fetched:
+                        continue
+                    calibration = Calibration.load(self._fetched[entry.calibration.digest].result())
+                    if calibration.partition != partition.id:
+                        raise ProtocolError(f"the edge's calibration for {entry.profile} is that of another cut")
+                if is_calibrated(profile, calibration):
+                    found.append(OperatingPoint(card, cut, entry.profile, calibration, variant_name))
+        if not found:
+            raise UnknownModel(f"the edge has no profile {self._settings.profile or 'that this device can code'}")
+        return found
+
+    def head(self, card: ModelCard, tensors: Sequence[str], variant: str = "fp32") -> Head:
+        """The head of a cut that `points` has named, fetched if it is not here. See `Heads`."""
+        cut = next(cut for cut in card.partitions if cut.tensors == tuple(tensors))
+        file = self._heads[card.partition_id(cut), variant]
+        if (head := self._store.delivered(card, tensors, variant, file.digest)) is not None:
+            return head
+        path = self._begin(file, MAX_HEAD, f"the head of {card.name}").result()
+        try:
+            return self._store.adopt(card, tensors, variant, path.read_bytes())
+        except OSError as error:  # another process was faster, or the cache has made room
+            if (head := self._store.delivered(card, tensors, variant, file.digest)) is not None:
+                return head
+            raise ModelError(f"the head of {card.name} has gone: {error.strerror}; try again") from error
+        finally:
+            self._fetched.pop(file.digest, None)
+            path.unlink(missing_ok=True)
+
+    def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], None]) -> None:
+        """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here."""
+        if point.partition in self._improving or self._stop.is_set():
+            return
+        self._improving.add(point.partition)
+
+        def work() -> None:
+            try:
+                if self.improve(point):
+                    logger.info("a better head of %s has arrived: the next connection has it", point.card.name)
+                    tell()
+            except SplitRtcError as error:
+                self._improving.discard(point.partition)
+                logger.debug("no better head of %s: %s", point.card.name, error)
+
+        self._pool.submit(work)
+
+    def improve(self, point: OperatingPoint) -> bool:
+        """Fetch slowly what is better than the head that runs; whether there is such a one now."""
+        better = "fp32"
+        if point.variant == better or (point.partition, better) not in self._heads:
+            return False
+        file = self._heads[point.partition, better]
+        if self._store.delivered(point.card, point.cut.tensors, better, file.digest) is None:
+            path = self._fetch(file, MAX_HEAD, silently, "", SLOWLY)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
+            path.unlink(missing_ok=True)
+        return True
+
+    def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry]:
+        """The first model and cut, in the edge's order, with a head and as the user wants them."""
+        settings = self._settings
+        for model in manifest.models:
+            for partition in model.partitions:
+                wanted = settings.model in (None, model.information.name, model.information.identifier)
+                wanted = wanted and settings.partition in (None, partition.name, partition.id)
+                wanted = wanted and not (partition.carries_input and settings.privacy == "no-pictures")
+                if wanted and any(variant.head and variant.name in VARIANTS for variant in partition.variants):
+                    return model, partition
+        there = ", ".join(
+            f"{cut.name} of {model.information.name}" for model in manifest.models for cut in model.partitions
+        )
+        asked = " of ".join(filter(None, (settings.partition, settings.model))) or "a model"
+        raise UnknownModel(f"the edge does not deliver the head of {asked:.200}; it serves: {there[:500] or 'nothing'}")
+
+    def _best_variant(self, partition: str) -> str:
+        """Of those that are here the best one; else the smallest, since any that is here is better than one to come."""
+        heads = {variant: file for (of, variant), file in self._heads.items() if of == partition}
+        here = [
+            name
+            for name in VARIANTS
+            if name in heads and self._store.has_delivered(partition, name, heads[name].digest)
+        ]
+        return here[0] if here else min(heads, key=lambda variant: heads[variant].size)
+
+    def _begin(self, file: File, limit: int, title: str = "") -> Future[Path]:
+        """Fetch a file beside others. The same one once."""
+        if file.digest not in self._fetched:
+            show = self._show if title else silently
+            self._fetched[file.digest] = self._pool.submit(self._fetch, file, limit, show, title)
+        return self._fetched[file.digest]
+
+    def _fetch(self, file: File, limit: int, show: Show, title: str, rate: float | None = None) -> Path:
+        limit = min(limit, cache_limit())
+        if file.size > limit:
+            raise ProtocolError(f"the edge's file {file.name} has {file.size} bytes, more than {limit}")
+        folder = default_cache_dir() / "delivered"
+        download = Download(self._base + file.path, file.digest, file.size, self._access, folder, rate)
+        with show(title) as progress:
+
+            def go_on(there: int, total: int | None) -> None:
+                if self._stop.is_set():
+                    raise ConnectionLost("the session was closed")
+                progress(there, total)
+
+            path = fetch(download, progress=go_on)
+        with contextlib.suppress(OSError):  # another process is through with it
+            os.utime(path)
+        trim(folder.iterdir(), cache_limit(), path, lambda path: path.stat().st_mtime)
+        return path
+
+
+def way_to(
+    url: str, token: str | None = None, ca: Path | None = None, fingerprint: str | None = None
+) -> tuple[str, Access]:
+    """Where an edge's files are, and how to get at them; BadArgument for what names no edge, or no certificate."""
+    base = http_url(url)
+    if (ca is not None or fingerprint is not None) and not base.startswith("https:"):
+        raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
+    trusted = None if ca is None else tls_context(ca)
+    return base, Access(token, trusted, None if fingerprint is None else parse_fingerprint(fingerprint))
+
+
+def fetch_manifest(base: str, access: Access) -> Manifest:
+    """What an edge says of itself. Raises Unreachable, a kind of Rejected, or ProtocolError."""
+    try:
+        return read_manifest(read_url(f"{base}/manifest", access, MAX_BYTES))
+    except Unreachable as error:
+        if isinstance(answer := error.__cause__, urllib.error.HTTPError):
+            if answer.code == 401:
+                problem = make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got")
+                raise rejection(problem) from error
+            if answer.code == 429:
+                raise rejection(make_problem(TOO_MANY_REQUESTS)) from error
+            if answer.code == 404:
+                raise Unreachable("no model's file is here, and the edge does not deliver any") from error
+        raise
+
+
+def _read_card(path: Path, model: ModelEntry, partition: PartitionEntry) -> tuple[ModelCard, PartitionCard]:
+    """The card and the cut; ProtocolError when they are not those that the manifest speaks of."""
+    where = "the card that the edge delivers"
+    try:
+        card = ModelCard.from_json(json.loads(path.read_bytes()), where=where)
+        cut = card.partition(partition.id)
+    except (ModelError, UnknownModel, ValueError, RecursionError, OSError) as error:
+        path.unlink(missing_ok=True)
+        raise ProtocolError(f"{where} is no good: {error}") from error
+    if card.digest != model.information.identifier:
+        raise ProtocolError(f"{where} is that of another model: {card.name[:100]}")
+    return card, cut
+
+
+def _import_heavy() -> None:
+    for module in HEAVY:
+        with contextlib.suppress(ImportError):  # who needs it says so
+            importlib.import_module(module)
