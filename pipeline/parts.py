@@ -18,7 +18,7 @@ from pipeline.device import Device, DevicePart
 from pipeline.offers import OperatingPoint, points, remote_points
 from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
-from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel
+from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel, Unreachable
 
 if TYPE_CHECKING:
     from pipeline.settings import UeSettings
@@ -105,10 +105,13 @@ class DeviceParts:
             return self._delivered(url)
         try:
             found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
-        except (UnknownModel, ModelFileError):  # not known here, or its file is not here
+        except (UnknownModel, ModelFileError) as error:  # not known here, or its file is not here
             if self._delivery is None:
                 raise
-            return self._delivered(url)
+            try:
+                return self._delivered(url)
+            except Unreachable as absent:
+                raise Unreachable(f"{error}; nor can an edge be asked for it: {absent}") from absent
         return found
 
     def _delivered(self, url: str) -> Sequence[OperatingPoint]:
