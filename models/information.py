@@ -293,7 +293,8 @@ class EndpointCapabilities:
     """What a UE or an edge can do now (clause 6.6.5).
 
     ``flops`` are the floating-point operations per second (two for each MAC) of one thread of the CPU, as the probe of
-    `pipeline.capabilities` finds them, ``memory`` is for weights and a run, ``profiles`` are the compression
+    `pipeline.capabilities` finds them, ``speedup`` is how many times as fast a model runs on the threads that it is
+    given, ``memory`` is for weights and a run, ``profiles`` are the compression
     algorithms, ``rate`` is in bit/s from the UE to the edge, ``rtt`` the round trip's time. ``runtime`` is the one in
     use with its version, ``providers`` are what it can run models on, from the preferred one, ``cores`` those that
     may be used.
@@ -310,6 +311,7 @@ class EndpointCapabilities:
     runtime: str | None = None
     providers: tuple[str, ...] = ()
     cores: int | None = None
+    speedup: float | None = None
 
     def at_speed(self, factor: float) -> Self:
         """The same endpoint so many times as fast."""
@@ -322,6 +324,7 @@ class EndpointCapabilities:
             frameworks=_read_names(members, "frameworks"),
             profiles=_read_profiles(members),
             flops=members.take_number("flops"),
+            speedup=members.take_number("speedup"),
             memory=members.take_count("memory"),
             rate=members.take_number("rate"),
             rtt=members.take_number("rtt"),
@@ -338,6 +341,7 @@ class EndpointCapabilities:
             frameworks=list(self.frameworks),
             profiles=list(self.profiles),
             flops=self.flops,
+            speedup=self.speedup,
             memory=self.memory,
             rate=self.rate,
             rtt=self.rtt,

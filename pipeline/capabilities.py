@@ -26,8 +26,8 @@ PROBE_RUNS = 15
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def capabilities(provider: str = "auto") -> EndpointCapabilities:
-    """This machine; ``provider`` is what models are asked to run on. Takes up to a second the first time.
+def capabilities(provider: str = "auto", threads: int = 1) -> EndpointCapabilities:
+    """This machine; ``provider`` and ``threads`` are what models are asked to run on. Up to a second the first time.
 
     MissingDependency without a runtime.
     """
@@ -37,6 +37,7 @@ def capabilities(provider: str = "auto") -> EndpointCapabilities:
         frameworks=("ONNX",),
         profiles=profile_ids(),
         flops=probe(),
+        speedup=probe(threads) / probe() if threads > 1 else None,
         memory=_memory(),
         runtime=runtime,
         providers=tuple(name for name in reversed(found) if provider in ("auto", name)),
@@ -44,16 +45,16 @@ def capabilities(provider: str = "auto") -> EndpointCapabilities:
     )
 
 
-def probe() -> float:
-    """Floating-point operations per second (two for each MAC) of one thread; from the cache, if it was asked before."""
-    return remembered("probe 1", _measure)["flops"]
+def probe(threads: int = 1) -> float:
+    """Floating-point operations per second (two for each MAC) of so many threads; from the cache, if asked before."""
+    return remembered(f"probe {threads}", lambda: _measure(threads))["flops"]
 
 
-def _measure() -> dict[str, float]:
+def _measure(threads: int) -> dict[str, float]:
     from models import load_submodel
     from models.probe import PROBE_MACS, probe_model  # loads onnx, which is needed only the first time
 
-    submodel = load_submodel(probe_model(), provider="cpu")
+    submodel = load_submodel(probe_model(), provider="cpu", threads=threads)
     return {"flops": 2e3 * PROBE_MACS / run_ms(submodel, PROBE_RUNS, PROBE_SECONDS)}
 
 

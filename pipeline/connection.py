@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from models.task import TENSORS
-from pipeline.deciding import decided
+from pipeline.deciding import Rates, decided
 from pipeline.offers import offers, output_profile
 from pipeline.privacy import refuse_pictures, without_pictures
 from pipeline.remote import RemoteLane
@@ -97,6 +98,7 @@ class Connection:
         resume_id: str,
         counters: Counter[str],
         link: EmulatedLink | None = None,
+        rates: Rates | None = None,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -107,6 +109,7 @@ class Connection:
             resume_id: by which the edge knows that this connection takes the place of an earlier one.
             counters: counts what came and could not be used, by kind.
             link: through which the media go, if the settings want one.
+            rates: what earlier connections learned of the links to edges; this one adds to it.
         """
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
@@ -116,6 +119,7 @@ class Connection:
         self._resume_id = resume_id
         self._counters = counters
         self._link = link
+        self._rates = rates or Rates()
         self._loop = asyncio.get_running_loop()
         self._stack = contextlib.AsyncExitStack()
         self._peer: Peer
@@ -153,7 +157,7 @@ class Connection:
         """Connect; whatever it raises, everything is free then.
 
         Raises Unreachable, NegotiationTimeout, ConnectionLost, a kind of Rejected, ProtocolError, UnknownModel or
-        ModelError.
+        ModelError; GoAlone when the decision is that the device needs no edge.
         """
         try:
             await self._connect_in_time()
@@ -191,7 +195,8 @@ class Connection:
         peer.on_closed = self._end
         if settings.decide != "offer":
             self._waiting_for = "the edge did not answer the request"
-            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor)]
+            rate = self._rates.to(self.url)
+            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor, rate)]
         lines = offers(offered, fps)
         attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"
@@ -302,6 +307,8 @@ class Connection:
         if self.ended.done():
             return
         self.ended.set_result(reason)
+        if self._uplink is not None:
+            self._rates.learn(self.url, self._uplink.statistics, time.monotonic())
         if self._connecting is not None and not self._connecting.expired():
             self._connecting.reschedule(self._loop.time())
         if self._uplink is not None:

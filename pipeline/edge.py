@@ -224,7 +224,7 @@ class Edge:
             except SplitRtcError as error:
                 logger.warning("the models stay what they were: %s", error)
             await self._in_thread(partial(self._shelf.stock, self._catalogue.splits))
-            await self._in_thread(partial(self._appraisal.measure, self._catalogue.splits))
+            await self._in_thread(partial(self._appraisal.measure, self._catalogue.points))
             self._stocked.set()
             self._asked.clear()
 
@@ -240,9 +240,9 @@ class Edge:
         _, details = self._ready()
         full = len(self._places) >= self.settings.max_sessions
         state = "full" if details["status"] == "ready" and full else details["status"]
-        load = Load(len(self._places), self.settings.max_sessions)
+        load = Load(len(self._places), self.settings.max_sessions, self._pool.queue_ms)
         state = state if state in STATES else "warming"
-        return make_manifest(self._catalogue.splits, self._shelf, self._appraisal, state=state, load=load)
+        return make_manifest(self._catalogue.points, self._shelf, self._appraisal, state=state, load=load)
 
     async def _negotiate(self, request: Request, session: SignalingSession) -> Response:
         """Answer a request of the TR's procedures (called by the signalling server); a Rejected says why not."""
@@ -253,7 +253,7 @@ class Edge:
             case InferenceRequest(id_, need, resume):
                 manifest = await self._describe()
                 if self._last_session(resume) is not None:  # whose place is free for this one
-                    manifest = replace(manifest, state="ready", load=Load(0, manifest.load.max_sessions))
+                    manifest = replace(manifest, state="ready", load=replace(manifest.load, sessions=0))
                 selection = selected(manifest, need, RETRY_AFTER)
                 return InferenceResponse(id_, selection, await self._reserve(selection, resume, session))
             case SelectionRequest(id_, selection, resume):
@@ -263,7 +263,7 @@ class Edge:
         """Allocate what was selected (steps 5a, 7b): a place, and the tail loaded and warm; for how many ms."""
         if selection.mode == "local":
             return None
-        point = point_of(selection, self._catalogue.splits)
+        point = point_of(selection, self._catalogue.points)
         self._check_open()
         await self._reservations.reserve(session, self._place_for(resume_id), point)
         return 1e3 * RESERVATION

@@ -341,6 +341,7 @@ class EdgeSession:
         self._outcomes[computed.status.name.lower()] += 1
         self._count_errors(computed.status)
         queue = 0.0 if computed.started is None else computed.started - frame.ready_at
+        self._pool.waited(queue)
         decode, tail, post = computed.times
         result = Result(
             status=computed.status,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from models import IntermediateData, ModelInformation, SplitPoint, profile_ids
 from models.information import EndpointCapabilities
 from pipeline.reservations import RESERVATION
+from pipeline.settings import DEFAULT_FPS
 from signaling import MAX_OFFERS
 from signaling.manifest import (
     EdgeLimits,
@@ -25,7 +26,7 @@ from signaling.manifest import (
 )
 
 if TYPE_CHECKING:
-    from models import ModelCard
+    from models import ModelCard, TensorSpec
     from pipeline.appraisal import Appraisal
     from pipeline.offers import OperatingPoint
     from pipeline.shelf import Shelf
@@ -38,6 +39,8 @@ _MAP = re.compile(r"\bmAP (\d{1,2}(?:\.\d+)?)\b")
 _BITS = re.compile(r"q(\d+)\b")
 MATERIAL = ("moving", "static", "intra")
 """Of what a ladder was measured on, what counts for a camera: the first that there is, and of one the dearest."""
+MAX_RATE = 1.5e6
+"""Bit/s that aiortc's VP8 encoder takes at most (MAX_BITRATE in its codecs.vpx), on a link that has them."""
 PACKED = 0.9
 """Of the quantised bits, about what zstd leaves (docs/evaluation.md): until a profile is measured."""
 
@@ -67,7 +70,7 @@ def _entries(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Appraisa
     card = points[0].card
     by_cut: dict[str, list[OperatingPoint]] = {}
     for point in points:
-        if shelf.crossing(point.partition):
+        if _crossing(point, shelf):
             by_cut.setdefault(point.partition, []).append(point)
     file = shelf.card(card)
     if file is None or not by_cut:
@@ -90,7 +93,7 @@ def _entries(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Appraisa
                     number,
                     found[0].cut.name,
                     "after",
-                    IntermediateData(shelf.crossing(partition), profiles=profile_ids()),
+                    IntermediateData(_crossing(found[0], shelf), profiles=_profiles(found[0])),
                 )
                 for number, (partition, found) in enumerate(by_cut.items())
             ),
@@ -111,6 +114,16 @@ def _accuracy(card: ModelCard) -> float | None:
 
 def _partition(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Appraisal) -> PartitionEntry:
     first = points[0]
+    if first.is_video:
+        whole = appraisal.model(first.card.digest)
+        return PartitionEntry(
+            id=first.partition,
+            name=first.cut.name,
+            variants=(VariantEntry(first.variant),),
+            profiles=(ProfileEntry(first.profile, bytes=MAX_RATE / 8 / DEFAULT_FPS),),
+            carries_input=True,
+            tail_ms=None if whole is None else whole.edge_ms,
+        )
     cost = appraisal.cut(first.partition)
     head_macs, head_ms = (None, None) if cost is None else (cost.head_macs, cost.head_ms)
     heads = {variant: shelf.head(first.card, first.cut, variant) for variant in first.heads}
@@ -120,14 +133,36 @@ def _partition(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Apprai
         variants=tuple(
             VariantEntry(name, _file(head) if head else None, head_macs, head_ms) for name, head in heads.items()
         ),
-        profiles=tuple(_profile(point, shelf) for point in points),
+        profiles=tuple(_profile(point, shelf, appraisal) for point in points),
         carries_input=bool(set(first.cut.tensors) & {spec.name for spec in first.card.inputs}),
         tail_ms=None if cost is None else cost.tail_ms,
     )
 
 
-def _profile(point: OperatingPoint, shelf: Shelf) -> ProfileEntry:
-    """A profile with its calibration, and what it costs by the card's ladder; else about the bytes, from its bits."""
+def _crossing(point: OperatingPoint, shelf: Shelf) -> tuple[TensorSpec, ...]:
+    """What crosses; nothing before the shelf has the head."""
+    return (point.card.image,) if point.is_video else shelf.crossing(point.partition)
+
+
+def _profiles(point: OperatingPoint) -> tuple[str, ...]:
+    return (point.profile,) if point.is_video else profile_ids()
+
+
+def _profile(point: OperatingPoint, shelf: Shelf, appraisal: Appraisal) -> ProfileEntry:
+    """A profile with its calibration and what it costs.
+
+    Bytes and accuracy are those of the card's ladder, where it has some, times those that were measured here.
+    """
+    entry = _told(point, shelf)
+    cost = appraisal.codec(point)
+    if cost is None:
+        return entry
+    size = cost.bytes if entry.f1 is None else entry.bytes
+    return replace(entry, bytes=size, encode_ms=cost.encode_ms, decode_ms=cost.decode_ms)
+
+
+def _told(point: OperatingPoint, shelf: Shelf) -> ProfileEntry:
+    """A profile by the card's ladder; else about the bytes, from its bits."""
     file = shelf.calibration(point)
     entry = ProfileEntry(point.profile, _file(file) if file else None)
     rung = next((rung for rung in point.cut.ladder if rung.profile == point.profile), None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models import ModelCard, TensorSpec, Zoo
     from signaling.applications import Selection
 
-__all__ = ["OperatingPoint", "acceptables", "offers", "output_profile", "points", "remote_points"]
+__all__ = ["OperatingPoint", "acceptables", "offers", "output_profile", "points", "remote_points", "videos_of"]
 
 _UNCALIBRATED = dict.fromkeys(name for name in profile_ids() if not needs_calibration(parse_profile(name)))
 """The profiles in which outputs come back: those that need no calibration."""
@@ -161,8 +161,13 @@ def remote_points(zoo: Zoo, *, model: str | None = None, here: bool = False) -> 
     they find comes back in the result. Raises UnknownModel.
     """
     names = [model] if model is not None else sorted(zoo.names(), key=lambda name: name != DEFAULT_MODEL)
-    cards = [card for card in map(zoo.get, names) if card.task == DETECTION and (card.is_here or not here)]
-    return [OperatingPoint(card, _input_of(card), VIDEO, None) for card in cards]
+    cards = [card for card in map(zoo.get, names) if card.is_here or not here]
+    return videos_of(cards)
+
+
+def videos_of(cards: Iterable[ModelCard]) -> list[OperatingPoint]:
+    """The operating points `remote` of those of these models that detect."""
+    return [OperatingPoint(card, _input_of(card), VIDEO, None) for card in cards if card.task == DETECTION]
 
 
 def _input_of(card: ModelCard) -> PartitionCard:

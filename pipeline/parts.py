@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from models import PartitionStore, Zoo
 from pipeline.delivery import Delivery, Show, silently
 from pipeline.device import Device, DevicePart
-from pipeline.offers import OperatingPoint, points, remote_points
+from pipeline.offers import OperatingPoint, points, remote_points, videos_of
 from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
 from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel, Unreachable
@@ -101,6 +101,14 @@ class DeviceParts:
         settings = self._settings
         if settings.mode == "remote":
             return remote_points(self._zoo, model=settings.model)
+        found = self._split_points(url)
+        if settings.may_decide_on_mode:
+            cards = {point.card.digest: point.card for point in found}.values()
+            found = [*found, *videos_of(cards)]
+        return found
+
+    def _split_points(self, url: str) -> Sequence[OperatingPoint]:
+        settings = self._settings
         if self._is_delivered:
             return self._delivered(url)
         try:

@@ -144,7 +144,9 @@ class UeSettings:
 
     ``decide`` says who decides on the operating point, and how (TR 26.927 clause 5.2.3.2): "network" asks the edge
     (case 1), "ue" asks for its candidates and chooses (case 2), by what each would take; "offer" offers all in the
-    order of preference. ``optimise`` and ``prefer`` (name or id of a cut) are wishes for that decision.
+    order of preference. With mode ``auto``, and no cut or profile given, that decision is one among the modes as well:
+    the device may do all of it, or send the picture. ``optimise`` and ``prefer`` (name or id of a cut) are wishes for
+    that decision.
     """
 
     url: str
@@ -205,6 +207,11 @@ class UeSettings:
     def urls(self) -> tuple[str, ...]:
         """All edges, in the order in which they are tried."""
         return (self.url, *self.edges)
+
+    @property
+    def may_decide_on_mode(self) -> bool:
+        """Whether the decision on the operating point is one among all modes: a cut or a profile means `split`."""
+        return self.mode == "auto" and self.decide != "offer" and self.partition is None and self.profile is None
 
     @property
     def keeps_trying(self) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import statistics
+import time
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 LOADERS = 2
 """Tails that load at the same time: one that hangs holds up no other."""
+MAX_WAITS = 512
+"""Frames of which it is remembered how long they waited, at most, for `RECENT` seconds."""
+RECENT = 10.0
 LOAD_TIME_LIMIT = 60.0
 """Seconds that loading may take: the first time, the model is cut in two and both parts are checked."""
 
@@ -72,11 +78,23 @@ class TailPool:
         self._provider = provider
         self._threads = threads
         self._entries: dict[str, _Entry] = {}
+        self._waits: deque[tuple[float, float]] = deque(maxlen=MAX_WAITS)
         self._in_threads: set[str] = set()
         """What threads are loading; without an entry: what one of them hangs in."""
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def waited(self, seconds: float) -> None:
+        """Take note of how long a frame waited for its tail."""
+        self._waits.append((time.monotonic(), seconds))
+
+    @property
+    def queue_ms(self) -> float | None:
+        """What frames waited for their tails in the last seconds, in milliseconds: the median; None without frames."""
+        since = time.monotonic() - RECENT
+        recent = [seconds for at, seconds in self._waits if at >= since]
+        return 1e3 * statistics.median(recent) if recent else None
 
     @property
     def hanging(self) -> int:

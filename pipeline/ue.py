@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.connection import Connection, EmulatedLink
+from pipeline.deciding import GoAlone, Rates
 from pipeline.delivery import Show, silently
 from pipeline.keeper import Keeper
 from pipeline.lanes import Lanes
@@ -82,6 +83,7 @@ class UeSession:
         self._resume_id = new_resume_id()
         bind = settings.media_bind  # which a link needs, and the settings have seen to
         self._link = EmulatedLink(settings.link, bind) if settings.link is not None and bind is not None else None
+        self._rates = Rates()
         self._lanes = Lanes(
             self._worker,
             self._chores,
@@ -247,9 +249,14 @@ class UeSession:
         """See to it that frames are answered, until that cannot be."""
         try:
             if self.settings.mode == "local":
-                await self._go_alone()
-            else:
+                await self._go_alone(None, "as asked for")
+                return
+            try:
                 await self._keeper.run()
+            except GoAlone as decision:
+                for stand_by in self._tasks[1:]:
+                    stand_by.cancel()  # what it prepares for is not to come
+                await self._go_alone(decision.card, str(decision))
         except SplitRtcError as error:
             if not (self._up.done() and self._stand_in is not None and await self._stand_in.ready()):
                 self._fail(error)
@@ -258,9 +265,11 @@ class UeSession:
         except Exception as error:
             self._fail(error)
 
-    async def _go_alone(self) -> None:
-        lane = await asyncio.get_running_loop().run_in_executor(self._chores, load_own, self.settings)
-        self._add_own(lane, "as asked for")
+    async def _go_alone(self, card: ModelCard | None, reason: str) -> None:
+        """Without an edge, with the model of this card, or with the one that the settings name."""
+        if self._own is None:
+            lane = await asyncio.get_running_loop().run_in_executor(self._chores, load_own, self.settings, card)
+            self._add_own(lane, reason)
 
     async def _stand_by(self, stand_in: StandIn) -> None:
         """Get ready to go on without an edge.
@@ -284,7 +293,7 @@ class UeSession:
         self._came_up()
 
     def _connection_to(self, url: str) -> Connection:
-        return Connection(url, self.settings, self._parts, self._resume_id, self.counters, self._link)
+        return Connection(url, self.settings, self._parts, self._resume_id, self.counters, self._link, self._rates)
 
     def _came_up(self) -> None:
         if not self._up.done():

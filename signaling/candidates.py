@@ -78,7 +78,7 @@ def _local(model: ModelEntry) -> Candidate:
         accuracy=known.accuracy,
         model_accuracy=known.accuracy,
         memory=known.memory,
-        obtainable=model.whole is not None,
+        obtainable=model.whole is not None,  # by whoever asks for it: a session does not
     )
 
 

@@ -200,36 +200,49 @@ def decide(candidates: Iterable[Candidate], device: Device, edge: Edge, link: Li
     return Decision(found[0] if found and found[0].allowed else None, tuple(found))
 
 
-def predict(candidate: Candidate, device: Device, edge: Edge, link: Link | None) -> Latency | None:
+def predict(
+    candidate: Candidate, device: Device, edge: Edge, link: Link | None, fps: float | None = None
+) -> Latency | None:
     """A frame's latency at a candidate; None where something that it takes is not known. The link's rate is above 0.
 
     What was measured on the edge's CPU is scaled by the probe that both machines ran; else MACs tell, by the device's
-    own operations per second.
+    own operations per second. Of a stage that cannot keep up with ``fps`` frames per second, and so gets the newest
+    one each time it is free, that one has waited for half of the time between two, on average.
     """
     here, there = device.capabilities.flops or 0.0, edge.capabilities.flops or 0.0
     slower = there / here if min(here, there) >= LEAST_FLOPS else None
     if candidate.mode == "remote":
         head = 0.0
     elif candidate.head_ms is not None and slower is not None:
-        head = candidate.head_ms * slower
+        head = candidate.head_ms * slower / (device.capabilities.speedup or 1.0)
     elif candidate.head_macs is not None and here >= LEAST_FLOPS:
-        head = 2e3 * candidate.head_macs / here
+        head = 2e3 * candidate.head_macs / (here * (device.capabilities.speedup or 1.0))
     else:
         return None
+    period = 0.0 if fps is None else 1e3 / fps
     if candidate.mode == "local":
-        return Latency(device=DEVICE_MS, head=head)
+        return Latency(device=DEVICE_MS + _waiting_ms(DEVICE_MS + head, period), head=head)
     if candidate.bytes is None or candidate.tail_ms is None or link is None:
         return None
-    encode = CODING_MS if candidate.encode_ms is None else candidate.encode_ms
+    encode = (CODING_MS if candidate.encode_ms is None else candidate.encode_ms) * (slower or 1.0)
+    decode = CODING_MS if candidate.decode_ms is None else candidate.decode_ms
+    work, sending = DEVICE_MS + head + encode, _sending_ms(candidate.bytes, link)
+    # What comes out of a slow stage comes as seldom as that takes.
+    leaves, arrives = max(period, work), max(period, work, sending)
     return Latency(
-        device=DEVICE_MS,
+        device=DEVICE_MS + _waiting_ms(work, period),
         head=head,
-        encode=encode * (slower or 1.0),
-        link=_sending_ms(candidate.bytes, link) + link.rtt + HANDOVER_MS,
-        queue=edge.load.queue_ms or 0.0,
-        decode=CODING_MS if candidate.decode_ms is None else candidate.decode_ms,
+        encode=encode,
+        link=sending + _waiting_ms(sending, leaves) + link.rtt + HANDOVER_MS,
+        queue=(edge.load.queue_ms or 0.0) + _waiting_ms(decode + candidate.tail_ms, arrives),
+        decode=decode,
         tail=candidate.tail_ms,
     )
+
+
+def _waiting_ms(busy: float, period: float) -> float:
+    """How long the newest frame has waited on average, for what takes ``busy`` and is offered one each ``period``."""
+    return period / 2 if busy > period else 0.0
 
 
 def _sending_ms(size: float, link: Link) -> float:
@@ -237,11 +250,11 @@ def _sending_ms(size: float, link: Link) -> float:
 
 
 def _explain(candidate: Candidate, device: Device, edge: Edge, link: Link | None, wish: Wish) -> Explained:
-    latency = predict(candidate, device, edge, link)
+    latency = predict(candidate, device, edge, link, wish.fps)
     sent = candidate.bytes or 0.0
     work, fps = 0.0, 0.0
     if latency is not None:
-        work = latency.device + latency.head + latency.encode
+        work = DEVICE_MS + latency.head + latency.encode
         # The device computes a frame while another one is sent: the slowest stage sets the pace.
         sending = _sending_ms(sent, link) if link is not None and candidate.mode != "local" else 0.0
         fps = min(wish.fps, 1e3 / max(work, sending, latency.decode + latency.tail))
@@ -264,7 +277,9 @@ def _objections(
         yield f"mode {candidate.mode} is not wanted"
     if wish.privacy == "no-pictures" and (candidate.carries_input or candidate.mode == "remote"):
         yield "it would send the picture"
-    if candidate.mode != "remote" and not candidate.obtainable and candidate.model not in device.models:
+    if candidate.mode == "local" and candidate.model not in device.models:
+        yield "its model is not on the device"
+    if candidate.mode == "split" and not candidate.obtainable and candidate.model not in device.models:
         yield "its model is not on the device, and does not leave the edge"
     if candidate.mode != "local":
         if edge.state == "draining":

@@ -68,7 +68,7 @@ def test_the_probe_has_as_many_operations_as_it_is_said_to_have(tmp_path: Path) 
 def test_a_machine_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = probe()
     assert 1e7 < first < 1e14
-    monkeypatch.setattr(module, "_measure", lambda: {"flops": 1.0})
+    monkeypatch.setattr(module, "_measure", lambda _: {"flops": 1.0})
     assert probe() == first
     (file,) = cache.iterdir()
     file.unlink()
