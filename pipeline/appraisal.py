@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -174,7 +174,7 @@ class Appraisal:
                 "decode_ms": statistics.median(decoding),
             }
 
-        found = remembered(f"codec {_codec_key(point)}", measure)
+        found = remembered(f"coding {_codec_key(point)}", measure)
         return CodecCost(found["bytes"], found["encode_ms"], found["decode_ms"])
 
     def _frames(self, point: OperatingPoint) -> list[list[NDArray[Any]]]:
@@ -192,8 +192,8 @@ def _codec_key(point: OperatingPoint) -> str:
     return f"{point.partition} {point.profile} {digest}"
 
 
-def _inputs(card: ModelCard) -> list[NDArray[Any]]:
-    """Frames of the bundled clip as the model takes them; noise for a model that takes no pictures."""
+def _inputs(card: ModelCard) -> Iterator[NDArray[Any]]:
+    """Frames of the bundled clip as the model takes them, each until the next; noise for one that takes no pictures."""
     import numpy as np
 
     from models import Preprocessor
@@ -201,14 +201,17 @@ def _inputs(card: ModelCard) -> list[NDArray[Any]]:
 
     if card.preprocessing is None:
         noise = np.random.default_rng(0)
-        return [noise.standard_normal(card.image.shape).astype(card.image.dtype) for _ in range(FRAMES)]
+        for _ in range(FRAMES):
+            yield noise.standard_normal(card.image.shape).astype(card.image.dtype)
+        return
     preprocessor, source = Preprocessor(card), open_source("clip")
     source.open()
     try:
-        pictures = [source.read() for _ in range(FRAMES)]
+        for _ in range(FRAMES):
+            if (picture := source.read()) is not None:
+                yield preprocessor.prepare(picture.image)
     finally:
         source.close()
-    return [preprocessor.prepare(picture.image) for picture in pictures if picture is not None]
 
 
 def _tail_ms(card: ModelCard, tail: Submodel) -> float:

@@ -98,7 +98,7 @@ async def decided(
 def _acting_on(selection: Selection, offered: Sequence[OperatingPoint], *, any_variant: bool = False) -> OperatingPoint:
     """The device's point that is selected. GoAlone in mode local; ProtocolError when the device does not have it."""
     for point in offered:
-        if selection.mode == "local" and point.card.digest == selection.model and point.card.is_here:
+        if selection.mode == "local" and point.card.digest == selection.model and _is_here(point.card):
             raise GoAlone(point.card)
         # Which variant of the head runs is the device's own affair: the tail is the same.
         if (replace(point, variant=selection.variant) if any_variant else point).matches(selection):
@@ -128,7 +128,12 @@ def need_of(settings: UeSettings, offered: Sequence[OperatingPoint], device: End
 
 def _models_here(offered: Iterable[OperatingPoint]) -> tuple[str, ...]:
     """Digests of the whole models that the device has."""
-    return tuple(dict.fromkeys(point.card.digest for point in offered if point.card.is_here))[:MAX_NAMES]
+    return tuple(dict.fromkeys(point.card.digest for point in offered if _is_here(point.card)))[:MAX_NAMES]
+
+
+def _is_here(card: ModelCard) -> bool:
+    """Whether the whole model is on the device; a card that an edge delivered comes from no folder."""
+    return card.directory is not None and card.is_here
 
 
 def decide_among(told: InformationResponse, need: Need, offered: Sequence[OperatingPoint]) -> Decision:

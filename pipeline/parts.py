@@ -64,6 +64,7 @@ class DeviceParts:
             return False
         try:
             found = await asyncio.get_running_loop().run_in_executor(self.executor, self._delivered, url)
+            found = self._with_videos(found)
         except SplitRtcError as error:
             logger.debug("the edge delivers nothing either: %s", error)
             return False
@@ -101,11 +102,13 @@ class DeviceParts:
         settings = self._settings
         if settings.mode == "remote":
             return remote_points(self._zoo, model=settings.model)
-        found = self._split_points(url)
-        if settings.may_decide_on_mode:
-            cards = {point.card.digest: point.card for point in found}.values()
-            found = [*found, *videos_of(cards)]
-        return found
+        return self._with_videos(self._split_points(url))
+
+    def _with_videos(self, found: Sequence[OperatingPoint]) -> Sequence[OperatingPoint]:
+        """The same and, where the mode is to be decided on, the `remote` points of their models."""
+        if not self._settings.may_decide_on_mode or self._settings.privacy != "any":
+            return found
+        return [*found, *videos_of({point.card.digest: point.card for point in found}.values())]
 
     def _split_points(self, url: str) -> Sequence[OperatingPoint]:
         settings = self._settings

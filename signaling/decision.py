@@ -37,12 +37,15 @@ PRIVACY = ("any", "no-pictures")
 OVERHEAD = 1.09
 """Bytes on the wire for one of a profile's: the headers of unit, SCTP, DTLS, UDP and IP, for each 1 160 bytes."""
 UNIT_BYTES = 1_130
-UNIT_MS = 0.25
-"""That the transport computes for each unit of so many bytes at either end: the limit of a link above 36 Mbit/s."""
-HANDOVER_MS = 1.5
-"""Between threads and processes, at both ends of the link."""
-DEVICE_MS = 1.5
-"""Of the device besides its head and its codec: the picture made a tensor, boxes moved to the picture."""
+UNIT_MS = 0.07
+"""That the transport computes for each unit of so many bytes: the limit of a link above 130 Mbit/s."""
+HANDOVER_MS = 2.5
+"""Between threads and processes, at both ends of the link. This, the one above and the two below are what sessions on
+one machine showed that are not among those of the figure (``python -m benchmarks.prediction --fit 1``)."""
+DEVICE_MS = 0.7
+"""Of the device besides its head and its codec: the frame waits for its thread, the picture is made a tensor."""
+QUEUE_MS = 0.3
+"""That a frame waits for a thread of an edge which does nothing else."""
 CODING_MS = 1.0
 """Of a codec whose time was not measured, on the machine that measured the others."""
 KEEPS_UP = 0.9
@@ -219,7 +222,7 @@ def predict(
         head = 2e3 * candidate.head_macs / (here * (device.capabilities.speedup or 1.0))
     else:
         return None
-    period = 0.0 if fps is None else 1e3 / fps
+    period = 1e3 / fps if fps else 0.0
     if candidate.mode == "local":
         return Latency(device=DEVICE_MS + _waiting_ms(DEVICE_MS + head, period), head=head)
     if candidate.bytes is None or candidate.tail_ms is None or link is None:
@@ -228,13 +231,13 @@ def predict(
     decode = CODING_MS if candidate.decode_ms is None else candidate.decode_ms
     work, sending = DEVICE_MS + head + encode, _sending_ms(candidate.bytes, link)
     # What comes out of a slow stage comes as seldom as that takes.
-    leaves, arrives = max(period, work), max(period, work, sending)
+    leaves, arrives = (max(period, work), max(period, work, sending)) if period else (0.0, 0.0)
     return Latency(
         device=DEVICE_MS + _waiting_ms(work, period),
         head=head,
         encode=encode,
         link=sending + _waiting_ms(sending, leaves) + link.rtt + HANDOVER_MS,
-        queue=(edge.load.queue_ms or 0.0) + _waiting_ms(decode + candidate.tail_ms, arrives),
+        queue=max(QUEUE_MS, edge.load.queue_ms or 0.0) + _waiting_ms(decode + candidate.tail_ms, arrives),
         decode=decode,
         tail=candidate.tail_ms,
     )

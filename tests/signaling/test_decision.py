@@ -24,6 +24,7 @@ from signaling.decision import (
     Device,
     Edge,
     Explained,
+    Latency,
     Link,
     Wish,
     decide,
@@ -81,6 +82,36 @@ def test_a_latency_is_predicted_part_by_part() -> None:
         "total": round(latency.total, 3),
     }
     assert latency.total == pytest.approx(DEVICE_MS + 40 + 2 + 20 + 6.104 + HANDOVER_MS + 0.5 + 0.4 + 8)
+
+
+def test_more_threads_speed_up_the_head_and_not_the_codec() -> None:
+    one, two = (predict(CANDIDATES[2], device(speedup=speedup), EDGE, LINK) for speedup in (None, 1.6))
+    assert one is not None
+    assert two is not None
+    assert (two.head, two.encode) == (pytest.approx(one.head / 1.6), one.encode)
+    (slow,) = decide([replace(CANDIDATES[2], head_ms=None)], device(speedup=2.0), EDGE, LINK, Wish()).explained
+    assert slow.latency is not None
+    assert slow.latency.head == pytest.approx(2e3 * 160e6 / 10e9)
+
+
+def test_what_cannot_keep_up_gets_a_frame_that_has_waited_for_half_of_the_time_between_two() -> None:
+    def at(fps: float | None, **changes: Any) -> Latency:
+        found = predict(replace(CANDIDATES[2], **changes), device(1.0), EDGE, LINK, fps)
+        assert found is not None
+        return found
+
+    calm, device_busy = at(5), at(100, encode_ms=10.0)
+    assert calm == at(None)
+    assert device_busy.device == pytest.approx(calm.device + 5)
+    # A frame leaves the device each 20.7 ms, and no stage behind it is slower.
+    assert (device_busy.link, device_busy.queue) == (calm.link, calm.queue)
+    link_busy = at(50, bytes=100_000.0)
+    assert link_busy.link == pytest.approx(at(None, bytes=100_000.0).link + 10)
+    assert link_busy.queue == calm.queue
+    assert at(50, tail_ms=30.0).queue == pytest.approx(calm.queue + 10)
+    whole = predict(CANDIDATES[0], device(1.0), EDGE, LINK, 50)
+    assert whole is not None
+    assert whole.device == pytest.approx(DEVICE_MS + 10)
 
 
 def test_on_a_fast_link_the_transports_own_work_counts() -> None:
@@ -155,6 +186,7 @@ def test_each_objection_is_said() -> None:
     stranger = replace(device(), models=frozenset())
     assert why_not(late, Wish(), of=stranger) == ("its model is not on the device, and does not leave the edge",)
     assert why_not(early, Wish(), of=stranger) == ()
+    assert why_not(local, Wish(fps=5), of=stranger) == ("its model is not on the device",)
     assert why_not(early, Wish(), edge=replace(EDGE, state="draining")) == ("the edge is draining",)
     assert why_not(early, Wish(), edge=replace(EDGE, state="full")) == ("the edge is full",)
     assert why_not(early, Wish(), edge=replace(EDGE, load=Load(3, 3))) == ("the edge is full",)
@@ -165,7 +197,7 @@ def test_each_objection_is_said() -> None:
         "the device does not have the profile raw",
     )
     assert why_not(early, Wish(), of=device(memory=40_000_000)) == ("needs 50 MB of the device's 40",)
-    assert why_not(local, Wish(max_latency=100.0)) == ("takes 162 ms of at most 100",)
+    assert why_not(local, Wish(max_latency=100.0)) == ("takes 177 ms of at most 100",)
     q4 = CANDIDATES[2].key
     assert why_not(lambda one: one.key == q4, Wish(min_accuracy=29.0)) == (
         "has an accuracy of 28.5, at least 29.0 is asked for",
