@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
 import statistics
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,7 @@ from rich.table import Table
 
 from benchmarks.common import Figure, Option, edge_process, play_for, run_benchmark
 from models import Zoo
+from models.cache import CACHE_VARIABLE
 from pipeline.capabilities import capabilities
 from pipeline.deciding import predicted
 from pipeline.delivery import fetch_manifest, way_to
@@ -34,6 +38,8 @@ from rtc import parse_link
 from signaling import Manifest
 from signaling.decision import Link
 
+MEASURE_SECONDS = 90.0
+"""Until an edge has measured what it serves, for the first time."""
 LOOPBACK = Link(rate=1e9, rtt=0.2)
 """Where there is no emulated link."""
 PARTS = {
@@ -104,6 +110,31 @@ async def play(url: str, setting: Setting, seconds: float) -> dict[str, float]:
     return {part: sum(stages[stage] for stage in of) for part, of in PARTS.items()} | {"total": stages["total"]}
 
 
+@contextlib.contextmanager
+def fresh_cache() -> Iterator[None]:
+    """A cache folder of its own, for this process and the edges: what they measure is measured now."""
+    before = os.environ.get(CACHE_VARIABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[CACHE_VARIABLE]
+            if before is not None:
+                os.environ[CACHE_VARIABLE] = before
+
+
+async def measured_manifest(url: str) -> Manifest:
+    """The manifest of an edge that has measured all it serves."""
+    async with asyncio.timeout(MEASURE_SECONDS):
+        while True:
+            manifest = await asyncio.to_thread(fetch_manifest, *way_to(url))
+            cuts = [cut for model in manifest.models for cut in model.partitions if not cut.carries_input]
+            if all(cut.tail_ms is not None and cut.profiles[-1].encode_ms is not None for cut in cuts):
+                return manifest
+            await asyncio.sleep(0.5)
+
+
 def prediction(manifest: Manifest, setting: Setting) -> dict[str, float]:
     """The same as it is predicted."""
     (point,) = points(Zoo(), partition=setting.cut, profile=setting.profile)
@@ -124,8 +155,8 @@ async def prediction_error(
     task = None if progress is None else progress.add_task("prediction", total=len(settings))
     rows: dict[Setting, dict[str, Any]] = {}
     for threads in sorted({setting.edge_threads for setting in settings}):
-        with edge_process("--threads", str(threads)) as edge:
-            manifest = await asyncio.to_thread(fetch_manifest, *way_to(edge.url))
+        with fresh_cache(), edge_process("--threads", str(threads)) as edge:
+            manifest = await measured_manifest(edge.url)
             for setting in (one for one in settings if one.edge_threads == threads):
                 found = {"predicted": prediction(manifest, setting), "measured": await play(edge.url, setting, seconds)}
                 rows[setting] = {**setting._asdict(), **found, "error_percent": error_of(**found)}
