@@ -288,8 +288,9 @@ def _unpack(response: Any, part: IO[bytes], download: Download, progress: Progre
     assert download.size is not None
     there = 0
     progress(there, download.size)
+    arriving: Any = _Arriving(response)  # of a file's methods it has the one that is called
     # Read piece by piece: a few bytes could unpack to any number.
-    with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(_Arriving(response)) as reader:
+    with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(arriving) as reader:
         while True:
             try:
                 chunk = reader.read1(_chunk(download))
