@@ -26,6 +26,7 @@ NAMES = (
     "codec",
     "split_engine",
     "remote",
+    "prediction",
 )
 
 

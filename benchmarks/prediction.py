@@ -162,7 +162,7 @@ async def prediction_error(
                 rows[setting] = {**setting._asdict(), **found, "error_percent": error_of(**found)}
                 if progress is not None and task is not None:
                     progress.advance(task)
-    return figures([rows[setting] for setting in settings])
+    return summary_of([rows[setting] for setting in settings])
 
 
 def error_of(predicted: dict[str, float], measured: dict[str, float]) -> float:
@@ -170,7 +170,7 @@ def error_of(predicted: dict[str, float], measured: dict[str, float]) -> float:
     return 100 * (predicted["total"] / measured["total"] - 1)
 
 
-def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the rows of all settings amount to, and the rows."""
     errors = [abs(row["error_percent"]) for row in rows]
     return {

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.common import Figure, medians, pick
 from benchmarks.link import Limits, Played, f1, step_of
+from benchmarks.prediction import FITTED, PARTS, SETTINGS, Setting, error_of, prediction_error, summary_of
 from benchmarks.rates import ladder_of, with_ladder
 from benchmarks.slice_loss import Redundant
 from benchmarks.transport import LOSSY
@@ -64,6 +65,30 @@ def test_remote() -> None:
     assert 0 < result["answered"] <= 30
     assert result["matched_share"] == 1.0
     assert result["bytes_per_frame"] > 10
+
+
+def test_prediction() -> None:
+    parts = dict.fromkeys(PARTS, 1.0)
+    low, high = (
+        {"predicted": parts | {"total": total}, "measured": dict.fromkeys(PARTS, 2.0) | {"total": 20.0}}
+        for total in (15.0, 30.0)
+    )
+    rows = [{**row, "error_percent": error_of(**row)} for row in (low, high, low)]
+    result = summary_of(rows)
+    assert [row["error_percent"] for row in rows] == [-25, 50, -25]
+    assert (result["error_percent"], result["worst_percent"]) == (25, 50)
+    assert set(result["parts_ms"].values()) == {1.0}
+    assert not set(SETTINGS) & set(FITTED)
+
+
+async def test_one_setting_is_predicted_and_measured() -> None:
+    setting = Setting(1, "bottleneck_12", "q8", None, fps=10.0)
+    result = await prediction_error(1.0, [setting])
+    (row,) = result["settings"]
+    assert row["cut"] == "bottleneck_12"
+    for found in (row["predicted"], row["measured"]):
+        assert found["total"] > found["head"] > 0
+        assert found["tail"] > 0
 
 
 def test_codec() -> None:

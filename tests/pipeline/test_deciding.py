@@ -89,7 +89,7 @@ async def test_a_fast_device_with_a_slow_link_does_it_alone(
 async def test_a_slow_device_sends_the_picture_unless_that_is_forbidden(
     edge: Edge, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = EndpointCapabilities(("ONNX",), (), flops=1e8)
+    slow = EndpointCapabilities(("ONNX",), (), flops=1e9)
     monkeypatch.setattr("pipeline.deciding.capabilities", lambda *_: slow)
     async with ue(edge.url, decide=how, fallback=False) as session:
         assert (session.mode, session.point.is_video) == ("remote", True)
@@ -133,11 +133,13 @@ def test_a_link_is_as_fast_as_a_session_found_it() -> None:
     assert rates.to("a") == 3e6
 
 
-async def test_what_a_session_learned_of_a_link_is_there_for_the_next_connection(edge: Edge) -> None:
+async def test_what_a_session_learned_of_a_link_is_there_for_the_next_connection(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LinkStatistics, "goodput", lambda *_: 1e6)
     async with ue(edge.url, decide="offer") as session:
         connection = session._connection
         assert connection is not None
         connection.lane.statistics = statistics(1e6, dropped=5)
-        connection.lane.statistics.goodput = lambda _: 1e6  # type: ignore[method-assign]
         connection._end("lost")
         assert session._rates.to(edge.url) == 1e6

@@ -286,9 +286,9 @@ async def test_edges_are_tried_in_order(edges: tuple[Edge, Edge], make_feed: Any
         async with streaming(session, make_feed(), pictures[0]) as stream:
             await stream.until("split")
             await first.close()
-            await stream.until("none", 1)
             await stream.until("split")
             assert second.sessions == 1
+            assert "none" in session.modes  # for how many frames depends on how soon the other one answers
     with pytest.raises(Unreachable):
         async with Watched(NOBODY, edges=(NOBODY,), mode="split"):
             pass
