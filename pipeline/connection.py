@@ -111,9 +111,9 @@ class Connection:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
         self.url = url
+        self.resume_id = resume_id
         self._settings = settings
         self._parts = parts
-        self._resume_id = resume_id
         self._counters = counters
         self._link = link
         self._loop = asyncio.get_running_loop()
@@ -191,9 +191,9 @@ class Connection:
         peer.on_closed = self._end
         if settings.decide != "offer":
             self._waiting_for = "the edge did not answer the request"
-            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor)]
+            offered = [await decided(signaling, settings, offered, self.resume_id, self._parts.executor)]
         lines = offers(offered, fps)
-        attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
+        attributes = [*attributes_of(lines), resume_attribute(self.resume_id)]
         self._waiting_for = "the edge did not answer the offer"
         offer = await peer.create_offer(attributes, video=any(point.is_video for point in offered))
         if self._link is not None:

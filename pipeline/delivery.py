@@ -1,6 +1,7 @@
 """What a device gets from its edge instead of having it (TR 26.927 clause 5.3.5, steps 10 to 14).
 
-That is a model's card, a calibration and a head. The edge is believed in what it offers, and in nothing else: every
+That is a model's card, a calibration and a head; later, a better head, and where the card lets it go the whole model.
+The edge is believed in what it offers, and in nothing else: every
 file is the one of its digest and size or none, a head is that of the cut or none, and no file is larger than the
 cache. Everything here blocks, and is for threads.
 """
@@ -14,9 +15,10 @@ import logging
 import os
 import threading
 import urllib.error
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,18 +47,19 @@ if TYPE_CHECKING:
     from pipeline.settings import UeSettings
     from signaling.manifest import File
 
-__all__ = ["Delivery", "Show", "fetch_manifest", "silently", "way_to"]
+__all__ = ["Delivery", "Show", "fetch_manifest", "improvement", "silently", "way_to"]
 
 logger = logging.getLogger(__name__)
 
 PARALLEL = 4
 """A card, a calibration and a head are fetched at a time, while what is needed to run them is imported."""
-MAX_HEAD = 2**30
+MAX_MODEL = 2**30
+"""Bytes of a head, or of a whole model."""
 MAX_CALIBRATION = 2**22
 MAX_CALIBRATIONS = 4
 """Different ones of one cut: more than one are unusual."""
 SLOWLY = 125_000
-"""Bytes per second at which a better head is fetched while frames are sent: a twentieth of 20 Mbit/s."""
+"""Bytes per second at which files are fetched, one at a time, while frames are sent: a twentieth of 20 Mbit/s."""
 HEAVY = ("onnxruntime", "models.delivered", "models.runtime", "models.preprocess", "models.codecs")
 """What running a head needs and takes long to import: done while the first bytes are on their way."""
 
@@ -81,11 +84,15 @@ class Delivery:
         self._access: Access
         self._heads: dict[tuple[str, str], File] = {}
         """By partition and variant."""
+        self._wholes: dict[str, File] = {}
+        """By the model's digest."""
         self._fetched: dict[str, Future[Path]] = {}
         """By digest: what is under way or here."""
         self._improving: set[str] = set()
         """Partitions of which a better head is under way, or here."""
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="delivery")
+        self._slow = threading.Lock()
+        """For one slow download at a time."""
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -122,10 +129,11 @@ class Delivery:
             for variant in partition.variants
             if variant.head is not None and variant.name in VARIANTS
         }
+        self._wholes = {} if model.whole is None else {model.information.identifier: model.whole}
         variant_name = self._best_variant(partition.id)
         head = self._heads[partition.id, variant_name]
         if not self._store.has_delivered(partition.id, variant_name, head.digest):
-            self._begin(head, MAX_HEAD, f"the head of {model.information.name}")
+            self._begin(head, MAX_MODEL, f"the head of {model.information.name}")
         card, cut = _read_card(card_file.result(), model, partition)
         if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
             raise ProtocolError("the edge's cut would send the picture, and did not say so")
@@ -152,7 +160,7 @@ class Delivery:
         file = self._heads[card.partition_id(cut), variant]
         if (head := self._store.delivered(card, tensors, variant, file.digest)) is not None:
             return head
-        path = self._begin(file, MAX_HEAD, f"the head of {card.name}").result()
+        path = self._begin(file, MAX_MODEL, f"the head of {card.name}").result()
         try:
             return self._store.adopt(card, tensors, variant, path.read_bytes())
         except OSError as error:  # another process was faster, or the cache has made room
@@ -163,7 +171,7 @@ class Delivery:
             self._fetched.pop(file.digest, None)
             path.unlink(missing_ok=True)
 
-    def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], None]) -> None:
+    def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], object]) -> None:
         """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here."""
         if point.partition in self._improving or self._stop.is_set():
             return
@@ -172,7 +180,7 @@ class Delivery:
         def work() -> None:
             try:
                 if self.improve(point):
-                    logger.info("a better head of %s has arrived: the next connection has it", point.card.name)
+                    logger.info("a better head of %s has arrived", point.card.name)
                     tell()
             except SplitRtcError as error:
                 self._improving.discard(point.partition)
@@ -182,16 +190,49 @@ class Delivery:
 
     def improve(self, point: OperatingPoint) -> bool:
         """Fetch slowly what is better than the head that runs; whether there is such a one now."""
-        better = "fp32"
-        if point.variant == better or (point.partition, better) not in self._heads:
+        better = improvement(point.variant, [name for of, name in self._heads if of == point.partition])
+        if better is None:
             return False
         file = self._heads[point.partition, better]
         if self._store.delivered(point.card, point.cut.tensors, better, file.digest) is None:
-            path = self._fetch(file, MAX_HEAD, silently, "", SLOWLY)
+            path = self._fetch_slowly(file)
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
             path.unlink(missing_ok=True)
         return True
+
+    def begin_whole(self, card: ModelCard) -> Future[ModelCard | None]:
+        """`whole` in the background; None also when it cannot be had."""
+
+        def work() -> ModelCard | None:
+            try:
+                return self.whole(card)
+            except SplitRtcError as error:
+                logger.debug("the whole of %s cannot be had: %s", card.name, error)
+                return None
+
+        return self._pool.submit(work)
+
+    def whole(self, card: ModelCard) -> ModelCard | None:
+        """Fetch slowly the whole model of a card that `points` has named, which then can be run without an edge.
+
+        Returns the card with the place of the file; None when the edge keeps it. Raises ModelFileError when it is no
+        good (`models.delivered`), else as for a head.
+        """
+        from models.delivered import check_whole  # which loads onnx
+
+        file = self._wholes.get(card.digest)
+        if file is None or file.digest != card.digest:
+            return None
+        path = self._fetch_slowly(file)
+        try:
+            check_whole(path.read_bytes(), card)
+        except ModelError:
+            path.unlink(missing_ok=True)
+            raise
+        except OSError as error:  # the cache has made room
+            raise ModelError(f"the model {card.name} has gone: {error.strerror}") from error
+        return replace(card, directory=path.parent, file=path.name)
 
     def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry]:
         """The first model and cut, in the edge's order, with a head and as the user wants them."""
@@ -226,6 +267,10 @@ class Delivery:
             self._fetched[file.digest] = self._pool.submit(self._fetch, file, limit, show, title)
         return self._fetched[file.digest]
 
+    def _fetch_slowly(self, file: File) -> Path:
+        with self._slow:
+            return self._fetch(file, MAX_MODEL, silently, "", SLOWLY)
+
     def _fetch(self, file: File, limit: int, show: Show, title: str, rate: float | None = None) -> Path:
         limit = min(limit, cache_limit())
         if file.size > limit:
@@ -244,6 +289,12 @@ class Delivery:
             os.utime(path)
         trim(folder.iterdir(), cache_limit(), path, lambda path: path.stat().st_mtime)
         return path
+
+
+def improvement(running: str, there: Collection[str]) -> str | None:
+    """The best of these variants of a head, if it is better than the one that runs; None if it is not."""
+    best = min((running, *there), key=VARIANTS.index)
+    return None if best == running else best
 
 
 def way_to(

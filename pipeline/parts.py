@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 from models import PartitionStore, Zoo
@@ -21,6 +21,7 @@ from rtc import unit_payload_limit
 from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel, Unreachable
 
 if TYPE_CHECKING:
+    from models import ModelCard
     from pipeline.settings import UeSettings
     from signaling import SplitOffer
 
@@ -40,7 +41,10 @@ class DeviceParts:
         self._store = PartitionStore()
         self._delivery = Delivery(settings, self._store, show) if settings.deliver else None
         self._is_delivered = False
-        self._has_better = threading.Event()
+        self.has_better = False
+        """A better head is here than that of the points that were offered last."""
+        self.on_better: Callable[[], None] = lambda: None
+        """Called, in the event loop, when such a one has arrived."""
         self._offered: Sequence[OperatingPoint] = ()
         self._loading: Future[Device] | None = None
 
@@ -51,11 +55,9 @@ class DeviceParts:
 
         The same ones each time, unless a better head has arrived since.
         """
-        if self._has_better.is_set():
-            self._has_better.clear()
-            self._offered, self._loading = (), None
-        if not self._offered:
+        if not self._offered or self.has_better:
             self._offered = await asyncio.get_running_loop().run_in_executor(self.executor, self._find, url)
+            self._loading, self.has_better = None, False
         return self._offered
 
     async def turn_to_edge(self, url: str) -> bool:
@@ -70,6 +72,15 @@ class DeviceParts:
         is_new = [point.offer(1.0) for point in found] != [point.offer(1.0) for point in self._offered]
         self._offered, self._loading = found, None
         return is_new
+
+    async def whole(self, card: ModelCard) -> ModelCard | None:
+        """A card with its model's file, fetched from the edge that delivered the card; None when it keeps that.
+
+        Slow, so that the stream does not suffer.
+        """
+        if self._delivery is None or not self._is_delivered:
+            return None
+        return await asyncio.wrap_future(self._delivery.begin_whole(card))
 
     async def close(self) -> None:
         """End what is still being fetched."""
@@ -94,8 +105,13 @@ class DeviceParts:
             self._loading = self.executor.submit(self._load, point)
             device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if self._is_delivered and self._delivery is not None:
-            self._delivery.begin_to_improve(device.point, self._has_better.set)
+            tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._better_arrived)
+            self._delivery.begin_to_improve(device.point, tell)
         return device.for_new_session()
+
+    def _better_arrived(self) -> None:
+        self.has_better = True
+        self.on_better()
 
     def _find(self, url: str) -> Sequence[OperatingPoint]:
         settings = self._settings

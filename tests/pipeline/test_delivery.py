@@ -22,7 +22,7 @@ from models.identity import bytes_digest, partition_id
 from models.variants import with_weights_as
 from pipeline import delivery
 from pipeline.appraisal import Appraisal
-from pipeline.delivery import Delivery
+from pipeline.delivery import Delivery, improvement
 from pipeline.manifest import make_manifest
 from pipeline.offers import points
 from pipeline.settings import UeSettings
@@ -390,3 +390,71 @@ async def test_a_download_is_shown(url: str) -> None:
 def test_heavy_modules_exist() -> None:
     for name in delivery.HEAVY:
         assert importlib.import_module(name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("running", "there", "better"),
+    [
+        ("int8", ["int8", "fp16", "fp32"], "fp32"),
+        ("int8", ["int8", "fp16"], "fp16"),
+        ("fp16", ["int8"], None),
+        ("fp16", ["fp16"], None),
+        ("fp32", ["fp32", "fp16"], None),
+        ("fp16", [], None),
+    ],
+)
+def test_a_better_head_is_the_best_that_there_is(running: str, there: list[str], better: str | None) -> None:
+    assert improvement(running, there) == better
+
+
+def give_away(files: Files, data: bytes) -> File:
+    """Let the edge deliver the whole model, as these bytes."""
+    digest = files.manifest.models[0].information.identifier
+    files.add(data, "tiny.onnx", digest=digest)
+    whole = File(digest, len(data), "tiny.onnx")
+    files.change(lambda model: replace(model, deliver="whole", whole=whole))
+    return whole
+
+
+async def whole(url: str) -> Any:
+    def work() -> Any:
+        got = Delivery(UeSettings(url, token="secret"), PartitionStore())
+        try:
+            return got.whole(got.points(url)[0].card)
+        finally:
+            got.close()
+
+    return await asyncio.to_thread(work)
+
+
+async def test_a_whole_model_comes_where_the_edge_gives_it_away(
+    url: str, files: Files, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert await whole(url) is None
+    data = (tiny_model / "tiny.onnx").read_bytes()
+    give_away(files, data)
+    for _ in range(2):
+        card = await whole(url)
+        assert card.verified_path().read_bytes() == data
+        assert (tmp_path / "device") in card.path.parents
+    assert files.asked.count("tiny.onnx") == 1, "then it is here"
+
+
+async def test_a_whole_model_that_is_none_is_not_kept(url: str, files: Files, tmp_path: Path) -> None:
+    file = give_away(files, b"not the model")
+    with pytest.raises(ModelFileError, match="is not the file that was expected"):
+        await whole(url)
+    files.change(lambda model: replace(model, whole=replace(file, digest=bytes_digest(b"something else"))))
+    assert await whole(url) is None, "another model's"
+    assert b"not the model" not in kept(tmp_path / "device")
+
+
+async def test_a_whole_model_that_wants_more_than_the_runtime_is_not_kept(
+    url: str, tiny_model: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (tiny_model / "tiny.onnx").read_bytes()
+    give_away(files, data)
+    monkeypatch.setattr("models.delivered.DOMAINS", ())
+    with pytest.raises(ModelFileError, match="operators that no runtime has"):
+        await whole(url)
+    assert data not in kept(tmp_path / "device")

@@ -72,7 +72,7 @@ async def test_a_session_with_an_edge_that_has_other_models(edge: Edge) -> None:
 
 
 @pytest.mark.usefixtures("own_cache")
-async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge) -> None:
+async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge, until: Any) -> None:
     async with Device(edge.url, bundled=False, profile="raw") as parts:
         offered = await parts.offered(edge.url)
         smallest = offered[0].variant
@@ -82,7 +82,7 @@ async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge) -> N
         assert isinstance(device, DevicePart)
         assert device.partition.tensors == ("early",)
         if smallest != "fp32":
-            assert await asyncio.to_thread(parts._has_better.wait, WAIT)
+            await until(lambda: parts.has_better)
         better = await parts.offered(edge.url)
         parts.preload()
         device = await parts.get(better[0].offer(30.0))
