@@ -14,13 +14,14 @@ import json
 import logging
 import os
 import threading
+import time
 import urllib.error
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from models import Calibration, ModelCard, is_calibrated, needs_calibration, parse_profile
 from models.access import Access
@@ -60,6 +61,10 @@ MAX_CALIBRATIONS = 4
 """Different ones of one cut: more than one are unusual."""
 SLOWLY = 125_000
 """Bytes per second at which files are fetched, one at a time, while frames are sent: a twentieth of 20 Mbit/s."""
+WARMING = 20.0
+"""Seconds that an edge which has just started gets to say more than what it has ready."""
+ASK_AGAIN = 0.5
+"""Seconds after which it is asked again."""
 HEAVY = ("onnxruntime", "models.delivered", "models.runtime", "models.preprocess", "models.codecs")
 """What running a head needs and takes long to import: done while the first bytes are on their way."""
 
@@ -118,7 +123,8 @@ class Delivery:
         self._pool.submit(_import_heavy)
         # What is here is looked at again, and what failed is tried again.
         self._fetched = {digest: fetched for digest, fetched in self._fetched.items() if not fetched.done()}
-        model, partition = self._choice(fetch_manifest(self._base, self._access))
+        manifest = fetch_manifest(self._base, self._access, lambda told: self._stop.is_set() or self._choice(told))
+        model, partition = self._choice(manifest) or self._nothing(manifest)
         card_file = self._begin(model.card, MAX_CARD_BYTES)
         profiles = [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
         calibrations = {entry.calibration.digest: entry.calibration for entry in profiles if entry.calibration}
@@ -234,8 +240,8 @@ class Delivery:
             raise ModelError(f"the model {card.name} has gone: {error.strerror}") from error
         return replace(card, directory=path.parent, file=path.name)
 
-    def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry]:
-        """The first model and cut, in the edge's order, with a head and as the user wants them."""
+    def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry] | None:
+        """The first model and cut, in the edge's order, with a head and as the user wants them, if there is one."""
         settings = self._settings
         for model in manifest.models:
             for partition in model.partitions:
@@ -244,6 +250,10 @@ class Delivery:
                 wanted = wanted and not (partition.carries_input and settings.privacy == "no-pictures")
                 if wanted and any(variant.head and variant.name in VARIANTS for variant in partition.variants):
                     return model, partition
+        return None
+
+    def _nothing(self, manifest: Manifest) -> NoReturn:
+        settings = self._settings
         there = ", ".join(
             f"{cut.name} of {model.information.name}" for model in manifest.models for cut in model.partitions
         )
@@ -308,8 +318,20 @@ def way_to(
     return base, Access(token, trusted, None if fingerprint is None else parse_fingerprint(fingerprint))
 
 
-def fetch_manifest(base: str, access: Access) -> Manifest:
-    """What an edge says of itself. Raises Unreachable, a kind of Rejected, or ProtocolError."""
+def fetch_manifest(base: str, access: Access, enough: Callable[[Manifest], object] = lambda _: False) -> Manifest:
+    """What an edge says of itself; of one that is warming, when that is ``enough``, or all, or for too long too little.
+
+    Raises Unreachable, a kind of Rejected, or ProtocolError.
+    """
+    until = time.monotonic() + WARMING
+    while True:
+        manifest = _ask(base, access)
+        if manifest.state != "warming" or enough(manifest) or time.monotonic() > until:
+            return manifest
+        time.sleep(ASK_AGAIN)
+
+
+def _ask(base: str, access: Access) -> Manifest:
     try:
         return read_manifest(read_url(f"{base}/manifest", access, MAX_BYTES))
     except Unreachable as error:

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -458,3 +459,21 @@ async def test_a_whole_model_that_wants_more_than_the_runtime_is_not_kept(
     with pytest.raises(ModelFileError, match="operators that no runtime has"):
         await whole(url)
     assert data not in kept(tmp_path / "device")
+
+
+async def test_an_edge_that_is_warming_is_asked_again(url: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete, now = files.manifest, [0.0]
+    files.change(lambda model: replace(model, partitions=model.partitions[:1]))
+    files.manifest = replace(files.manifest, state="warming")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(delivery, "time", clock)
+    assert (await fetched(url))[0][0].cut.name == "early"
+    assert now == [0.0], "what it had ready was enough"
+    await refused(url, UnknownModel, "does not deliver the head of late", partition="late")
+    assert delivery.WARMING < now[0] < 2 * delivery.WARMING
+    clock.sleep = lambda _: setattr(files, "manifest", complete)
+    assert (await fetched(url, partition="late"))[0][0].cut.name == "late"
