@@ -89,8 +89,7 @@ class Delivery:
         self._access: Access
         self._heads: dict[tuple[str, str], File] = {}
         """By partition and variant."""
-        self._wholes: dict[str, File] = {}
-        """By the model's digest."""
+        self._whole: File | None = None
         self._fetched: dict[str, Future[Path]] = {}
         """By digest: what is under way or here."""
         self._improving: set[str] = set()
@@ -135,7 +134,7 @@ class Delivery:
             for variant in partition.variants
             if variant.head is not None and variant.name in VARIANTS
         }
-        self._wholes = {} if model.whole is None else {model.information.identifier: model.whole}
+        self._whole = model.whole
         variant_name = self._best_variant(partition.id)
         head = self._heads[partition.id, variant_name]
         if not self._store.has_delivered(partition.id, variant_name, head.digest):
@@ -227,7 +226,7 @@ class Delivery:
         """
         from models.delivered import check_whole  # which loads onnx
 
-        file = self._wholes.get(card.digest)
+        file = self._whole
         if file is None or file.digest != card.digest:
             return None
         path = self._fetch_slowly(file)
