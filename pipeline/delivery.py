@@ -1,6 +1,7 @@
 """What a device gets from its edge instead of having it (TR 26.927 clause 5.3.5, steps 10 to 14).
 
-That is a model's card, a calibration and a head; later, a better head, and where the card lets it go the whole model.
+That is a model's card, a calibration and a head; later, a better head, what the neighbouring cuts need, and where the
+card lets it go the whole model.
 The edge is believed in what it offers, and in nothing else: every
 file is the one of its digest and size or none, a head is that of the cut or none, and no file is larger than the
 cache. Everything here blocks, and is for threads.
@@ -14,8 +15,6 @@ import json
 import logging
 import os
 import threading
-import time
-import urllib.error
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -24,15 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from models import Calibration, ModelCard, is_calibrated, needs_calibration, parse_profile
-from models.access import Access
 from models.cache import cache_limit, default_cache_dir, trim
 from models.card import MAX_CARD_BYTES, VARIANTS
-from models.download import Download, Progress, fetch, read_url
+from models.download import Download, Progress, fetch
+from pipeline.announced import fetch_manifest, way_to
 from pipeline.offers import OperatingPoint
-from signaling import UNAUTHORIZED, make_problem, rejection
-from signaling.client import http_url, parse_fingerprint, tls_context
-from signaling.manifest import MAX_BYTES, Manifest, ModelEntry, PartitionEntry, read_manifest
-from signaling.problems import TOO_MANY_REQUESTS
 from splitrtc_errors import (
     BadArgument,
     ConnectionLost,
@@ -40,15 +35,15 @@ from splitrtc_errors import (
     ProtocolError,
     SplitRtcError,
     UnknownModel,
-    Unreachable,
 )
 
 if TYPE_CHECKING:
     from models import Head, PartitionCard, PartitionStore
+    from models.access import Access
     from pipeline.settings import UeSettings
-    from signaling.manifest import File
+    from signaling.manifest import File, Manifest, ModelEntry, PartitionEntry, ProfileEntry
 
-__all__ = ["Delivery", "Show", "fetch_manifest", "improvement", "silently", "way_to"]
+__all__ = ["Delivery", "Show", "improvement", "silently"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +54,10 @@ MAX_MODEL = 2**30
 MAX_CALIBRATION = 2**22
 MAX_CALIBRATIONS = 4
 """Different ones of one cut: more than one are unusual."""
+PREFETCH_SHARE = 0.1
+"""Of the cache, that a head may take which nobody needs yet."""
 SLOWLY = 125_000
 """Bytes per second at which files are fetched, one at a time, while frames are sent: a twentieth of 20 Mbit/s."""
-WARMING = 20.0
-"""Seconds that an edge which has just started gets to say more than what it has ready."""
-ASK_AGAIN = 0.5
-"""Seconds after which it is asked again."""
 HEAVY = ("onnxruntime", "models.delivered", "models.runtime", "models.preprocess", "models.codecs")
 """What running a head needs and takes long to import: done while the first bytes are on their way."""
 
@@ -89,6 +82,8 @@ class Delivery:
         self._access: Access
         self._heads: dict[tuple[str, str], File] = {}
         """By partition and variant."""
+        self._neighbours: list[PartitionEntry] = []
+        """The cuts before and after the one of the points."""
         self._whole: File | None = None
         self._fetched: dict[str, Future[Path]] = {}
         """By digest: what is under way or here."""
@@ -125,15 +120,17 @@ class Delivery:
         manifest = fetch_manifest(self._base, self._access, lambda told: self._stop.is_set() or self._choice(told))
         model, partition = self._choice(manifest) or self._nothing(manifest)
         card_file = self._begin(model.card, MAX_CARD_BYTES)
-        profiles = [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
-        calibrations = {entry.calibration.digest: entry.calibration for entry in profiles if entry.calibration}
-        for file in list(calibrations.values())[:MAX_CALIBRATIONS]:
+        for file in self._calibrations(partition):
             self._begin(file, MAX_CALIBRATION)
         self._heads = {
-            (partition.id, variant.name): variant.head
-            for variant in partition.variants
+            (cut.id, variant.name): variant.head
+            for cut in model.partitions
+            for variant in cut.variants
             if variant.head is not None and variant.name in VARIANTS
         }
+        cuts = [cut for cut in model.partitions if self._is_wanted(model, cut)]
+        place = cuts.index(partition)
+        self._neighbours = cuts[max(0, place - 1) : place] + cuts[place + 1 : place + 2]
         self._whole = model.whole
         variant_name = self._best_variant(partition.id)
         head = self._heads[partition.id, variant_name]
@@ -143,7 +140,7 @@ class Delivery:
         if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
             raise ProtocolError("the edge's cut would send the picture, and did not say so")
         found = []
-        for entry in profiles:
+        for entry in self._profiles(partition):
             with contextlib.suppress(BadArgument):  # one that this version does not have
                 profile = parse_profile(entry.profile)
                 calibration = None
@@ -177,7 +174,10 @@ class Delivery:
             path.unlink(missing_ok=True)
 
     def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], object]) -> None:
-        """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here."""
+        """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here.
+
+        After that, `prefetch`.
+        """
         if point.partition in self._improving or self._stop.is_set():
             return
         self._improving.add(point.partition)
@@ -187,6 +187,7 @@ class Delivery:
                 if self.improve(point):
                     logger.info("a better head of %s has arrived", point.card.name)
                     tell()
+                self.prefetch(point.card)
             except SplitRtcError as error:
                 self._improving.discard(point.partition)
                 logger.debug("no better head of %s: %s", point.card.name, error)
@@ -200,11 +201,26 @@ class Delivery:
             return False
         file = self._heads[point.partition, better]
         if self._store.delivered(point.card, point.cut.tensors, better, file.digest) is None:
-            path = self._fetch_slowly(file)
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
-            path.unlink(missing_ok=True)
+            self._adopt_slowly(point.card, point.cut, better, file)
         return True
+
+    def prefetch(self, card: ModelCard) -> None:
+        """Fetch slowly what the neighbouring cuts need, which may be better ones soon: the smallest head of each."""
+        for partition in self._neighbours:
+            variant = self._best_variant(partition.id)
+            file = self._heads[partition.id, variant]
+            if file.size > PREFETCH_SHARE * cache_limit():
+                continue
+            if not self._store.has_delivered(partition.id, variant, file.digest):
+                self._adopt_slowly(card, card.partition(partition.id), variant, file)
+            for calibration in self._calibrations(partition):
+                self._fetch_slowly(calibration, MAX_CALIBRATION)
+
+    def _adopt_slowly(self, card: ModelCard, cut: PartitionCard, variant: str, file: File) -> None:
+        path = self._fetch_slowly(file)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            self._store.adopt(card, cut.tensors, variant, path.read_bytes())
+        path.unlink(missing_ok=True)
 
     def begin_whole(self, card: ModelCard) -> Future[ModelCard | None]:
         """`whole` in the background; None also when it cannot be had."""
@@ -241,15 +257,26 @@ class Delivery:
 
     def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry] | None:
         """The first model and cut, in the edge's order, with a head and as the user wants them, if there is one."""
+        all_cuts = ((model, partition) for model in manifest.models for partition in model.partitions)
+        return next((found for found in all_cuts if self._is_wanted(*found)), None)
+
+    def _is_wanted(self, model: ModelEntry, partition: PartitionEntry) -> bool:
         settings = self._settings
-        for model in manifest.models:
-            for partition in model.partitions:
-                wanted = settings.model in (None, model.information.name, model.information.identifier)
-                wanted = wanted and settings.partition in (None, partition.name, partition.id)
-                wanted = wanted and not (partition.carries_input and settings.privacy == "no-pictures")
-                if wanted and any(variant.head and variant.name in VARIANTS for variant in partition.variants):
-                    return model, partition
-        return None
+        return (
+            settings.model in (None, model.information.name, model.information.identifier)
+            and settings.partition in (None, partition.name, partition.id)
+            and not (partition.carries_input and settings.privacy == "no-pictures")
+            and any(variant.head and variant.name in VARIANTS for variant in partition.variants)
+        )
+
+    def _profiles(self, partition: PartitionEntry) -> list[ProfileEntry]:
+        return [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
+
+    def _calibrations(self, partition: PartitionEntry) -> list[File]:
+        found = {
+            entry.calibration.digest: entry.calibration for entry in self._profiles(partition) if entry.calibration
+        }
+        return list(found.values())[:MAX_CALIBRATIONS]
 
     def _nothing(self, manifest: Manifest) -> NoReturn:
         settings = self._settings
@@ -276,9 +303,9 @@ class Delivery:
             self._fetched[file.digest] = self._pool.submit(self._fetch, file, limit, show, title)
         return self._fetched[file.digest]
 
-    def _fetch_slowly(self, file: File) -> Path:
+    def _fetch_slowly(self, file: File, limit: int = MAX_MODEL) -> Path:
         with self._slow:
-            return self._fetch(file, MAX_MODEL, silently, "", SLOWLY)
+            return self._fetch(file, limit, silently, "", SLOWLY)
 
     def _fetch(self, file: File, limit: int, show: Show, title: str, rate: float | None = None) -> Path:
         limit = min(limit, cache_limit())
@@ -304,45 +331,6 @@ def improvement(running: str, there: Collection[str]) -> str | None:
     """The best of these variants of a head, if it is better than the one that runs; None if it is not."""
     best = min((running, *there), key=VARIANTS.index)
     return None if best == running else best
-
-
-def way_to(
-    url: str, token: str | None = None, ca: Path | None = None, fingerprint: str | None = None
-) -> tuple[str, Access]:
-    """Where an edge's files are, and how to get at them; BadArgument for what names no edge, or no certificate."""
-    base = http_url(url)
-    if (ca is not None or fingerprint is not None) and not base.startswith("https:"):
-        raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
-    trusted = None if ca is None else tls_context(ca)
-    return base, Access(token, trusted, None if fingerprint is None else parse_fingerprint(fingerprint))
-
-
-def fetch_manifest(base: str, access: Access, enough: Callable[[Manifest], object] = lambda _: False) -> Manifest:
-    """What an edge says of itself; of one that is warming, when that is ``enough``, or all, or for too long too little.
-
-    Raises Unreachable, a kind of Rejected, or ProtocolError.
-    """
-    until = time.monotonic() + WARMING
-    while True:
-        manifest = _ask(base, access)
-        if manifest.state != "warming" or enough(manifest) or time.monotonic() > until:
-            return manifest
-        time.sleep(ASK_AGAIN)
-
-
-def _ask(base: str, access: Access) -> Manifest:
-    try:
-        return read_manifest(read_url(f"{base}/manifest", access, MAX_BYTES))
-    except Unreachable as error:
-        if isinstance(answer := error.__cause__, urllib.error.HTTPError):
-            if answer.code == 401:
-                problem = make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got")
-                raise rejection(problem) from error
-            if answer.code == 429:
-                raise rejection(make_problem(TOO_MANY_REQUESTS)) from error
-            if answer.code == 404:
-                raise Unreachable("no model's file is here, and the edge does not deliver any") from error
-        raise
 
 
 def _read_card(path: Path, model: ModelEntry, partition: PartitionEntry) -> tuple[ModelCard, PartitionCard]:

@@ -21,7 +21,7 @@ from models.cache import CACHE_VARIABLE, SIZE_VARIABLE
 from models.calibration import TensorCalibration, calibration_bytes
 from models.identity import bytes_digest, partition_id
 from models.variants import with_weights_as
-from pipeline import delivery
+from pipeline import announced, delivery
 from pipeline.appraisal import Appraisal
 from pipeline.delivery import Delivery, improvement
 from pipeline.manifest import make_manifest
@@ -470,10 +470,44 @@ async def test_an_edge_that_is_warming_is_asked_again(url: str, files: Files, mo
         now[0] += seconds
 
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
-    monkeypatch.setattr(delivery, "time", clock)
+    monkeypatch.setattr(announced, "time", clock)
     assert (await fetched(url))[0][0].cut.name == "early"
     assert now == [0.0], "what it had ready was enough"
     await refused(url, UnknownModel, "does not deliver the head of late", partition="late")
-    assert delivery.WARMING < now[0] < 2 * delivery.WARMING
+    assert announced.WARMING < now[0] < 2 * announced.WARMING
     clock.sleep = lambda _: setattr(files, "manifest", complete)
     assert (await fetched(url, partition="late"))[0][0].cut.name == "late"
+
+
+async def test_what_the_neighbouring_cuts_need_comes_last(
+    url: str, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (early, late) = files.manifest.models[0].partitions
+    model = files.manifest.models[0].information.identifier
+    ends = np.zeros(3, np.float32)
+    part = TensorCalibration("late", 1, ends, ends + 1, ends)
+    file = files.add(calibration_bytes(model, late.id, [part], "nothing"), "late.calibration.json")
+    late = replace(late, profiles=(ProfileEntry("q4-zstd", file), *late.profiles))
+    files.change(lambda model: replace(model, partitions=(early, late)))
+
+    def session(**settings: Any) -> None:
+        got = Delivery(UeSettings(url, token="secret", **settings), PartitionStore())
+        try:
+            point = got.points(url)[0]
+            got.head(point.card, point.cut.tensors)
+            got.prefetch(point.card)
+        finally:
+            got.close()
+
+    await asyncio.to_thread(session, partition="early")
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "PREFETCH_SHARE", 0.0)
+        await asyncio.to_thread(session)
+    assert sorted(files.asked) == ["tiny.card.json", "tiny.fp32.onnx"]
+    files.asked.clear()
+    await asyncio.to_thread(session)
+    assert sorted(files.asked) == ["late.calibration.json", "tiny.fp32.onnx"]
+    files.asked.clear()
+    found, head = await fetched(url, partition="late", profile="q4-zstd")
+    assert (found[0].cut.name, head.tensors) == ("late", ("late",))
+    assert files.asked == [], "all of it is here"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from models import Zoo
-from pipeline.delivery import fetch_manifest, way_to
+from pipeline.announced import fetch_manifest, way_to
 from pipeline.edge import RETRY_AFTER, Edge, serve_until_stopped
 from pipeline.offers import points, remote_points
 from pipeline.settings import EdgeSettings, UeSettings
