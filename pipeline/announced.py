@@ -37,7 +37,7 @@ def way_to(
     return base, Access(token, trusted, None if fingerprint is None else parse_fingerprint(fingerprint))
 
 
-def fetch_manifest(base: str, access: Access, enough: Callable[[Manifest], object] = lambda _: False) -> Manifest:
+def fetch_manifest(base: str, access: Access, enough: Callable[[Manifest], bool] = lambda _: False) -> Manifest:
     """What an edge says of itself; of one that is warming, when that is ``enough``, or all, or for too long too little.
 
     Raises Unreachable, a kind of Rejected, or ProtocolError.

@@ -180,8 +180,9 @@ class Connection:
         self._waiting_for = "no connection to the edge"
         offered = without_pictures(await self._parts.offered(self.url), settings.privacy)
         fps = settings.fps or DEFAULT_FPS
-        # The likely head loads while the network does its part.
-        self._parts.preload()
+        if settings.decide == "offer":
+            # The likely head loads while the network does its part.
+            self._parts.preload(offered[0])
         client = SignalingClient(self.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
         signaling = await self._stack.enter_async_context(client)
         signaling.closed.add_done_callback(self._on_signaling_closed)
@@ -192,6 +193,7 @@ class Connection:
         if settings.decide != "offer":
             self._waiting_for = "the edge did not answer the request"
             offered = [await decided(signaling, settings, offered, self.resume_id, self._parts.executor)]
+            self._parts.preload(offered[0])
         lines = offers(offered, fps)
         attributes = [*attributes_of(lines), resume_attribute(self.resume_id)]
         self._waiting_for = "the edge did not answer the offer"

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -82,8 +82,8 @@ class Delivery:
         self._access: Access
         self._heads: dict[tuple[str, str], File] = {}
         """By partition and variant."""
-        self._neighbours: list[PartitionEntry] = []
-        """The cuts before and after the one of the points."""
+        self._cuts: list[PartitionEntry] = []
+        """Those that are delivered and wanted, in the edge's order."""
         self._whole: File | None = None
         self._fetched: dict[str, Future[Path]] = {}
         """By digest: what is under way or here."""
@@ -107,6 +107,7 @@ class Delivery:
         """The operating points of the first cut that the edge there delivers and the user wants, the edge's order.
 
         Its head begins to arrive: of those variants that are not here the smallest, since any that is here is better.
+        Where a choice is to be made, these are the points of all such cuts of the model, and no head arrives yet.
 
         Raises BadArgument for what is no edge's URL, or no certificate to trust, Unreachable or a kind of Rejected
         when the edge delivers nothing, UnknownModel when not what is wanted,
@@ -117,29 +118,31 @@ class Delivery:
         self._pool.submit(_import_heavy)
         # What is here is looked at again, and what failed is tried again.
         self._fetched = {digest: fetched for digest, fetched in self._fetched.items() if not fetched.done()}
-        manifest = fetch_manifest(self._base, self._access, lambda told: self._stop.is_set() or self._choice(told))
-        model, partition = self._choice(manifest) or self._nothing(manifest)
+        manifest = fetch_manifest(self._base, self._access, self._is_enough)
+        model, preferred = self._choice(manifest) or self._nothing(manifest)
         card_file = self._begin(model.card, MAX_CARD_BYTES)
-        for file in self._calibrations(partition):
+        self._cuts = [cut for cut in model.partitions if self._is_wanted(model, cut)]
+        offered = [preferred] if settings.decide == "offer" else self._cuts
+        for file in [file for cut in offered for file in self._calibrations(cut)]:
             self._begin(file, MAX_CALIBRATION)
-        self._heads = {
-            (cut.id, variant.name): variant.head
-            for cut in model.partitions
-            for variant in cut.variants
-            if variant.head is not None and variant.name in VARIANTS
-        }
-        cuts = [cut for cut in model.partitions if self._is_wanted(model, cut)]
-        place = cuts.index(partition)
-        self._neighbours = cuts[max(0, place - 1) : place] + cuts[place + 1 : place + 2]
+        self._heads = {(cut.id, name): file for cut in offered for name, file in _heads_of(cut).items()}
         self._whole = model.whole
-        variant_name = self._best_variant(partition.id)
-        head = self._heads[partition.id, variant_name]
-        if not self._store.has_delivered(partition.id, variant_name, head.digest):
+        variant = self._best_variant(preferred)
+        head = self._heads[preferred.id, variant]
+        if len(offered) == 1 and not self._store.has_delivered(preferred.id, variant, head.digest):
             self._begin(head, MAX_MODEL, f"the head of {model.information.name}")
-        card, cut = _read_card(card_file.result(), model, partition)
+        card = _read_card(card_file.result(), model, offered)
+        found = [point for cut in offered for point in self._points_of(card, cut)]
+        if not found:
+            raise UnknownModel(f"the edge has no profile {self._settings.profile or 'that this device can code'}")
+        return found
+
+    def _points_of(self, card: ModelCard, partition: PartitionEntry) -> Iterator[OperatingPoint]:
+        """Those at one cut, with its calibrations."""
+        cut = card.partition(partition.id)
         if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
             raise ProtocolError("the edge's cut would send the picture, and did not say so")
-        found = []
+        variant = self._best_variant(partition)
         for entry in self._profiles(partition):
             with contextlib.suppress(BadArgument):  # one that this version does not have
                 profile = parse_profile(entry.profile)
@@ -151,10 +154,7 @@ class Delivery:
                     if calibration.partition != partition.id:
                         raise ProtocolError(f"the edge's calibration for {entry.profile} is that of another cut")
                 if is_calibrated(profile, calibration):
-                    found.append(OperatingPoint(card, cut, entry.profile, calibration, variant_name))
-        if not found:
-            raise UnknownModel(f"the edge has no profile {self._settings.profile or 'that this device can code'}")
-        return found
+                    yield OperatingPoint(card, cut, entry.profile, calibration, variant)
 
     def head(self, card: ModelCard, tensors: Sequence[str], variant: str = "fp32") -> Head:
         """The head of a cut that `points` has named, fetched if it is not here. See `Heads`."""
@@ -187,7 +187,7 @@ class Delivery:
                 if self.improve(point):
                     logger.info("a better head of %s has arrived", point.card.name)
                     tell()
-                self.prefetch(point.card)
+                self.prefetch(point)
             except SplitRtcError as error:
                 self._improving.discard(point.partition)
                 logger.debug("no better head of %s: %s", point.card.name, error)
@@ -204,11 +204,13 @@ class Delivery:
             self._adopt_slowly(point.card, point.cut, better, file)
         return True
 
-    def prefetch(self, card: ModelCard) -> None:
+    def prefetch(self, point: OperatingPoint) -> None:
         """Fetch slowly what the neighbouring cuts need, which may be better ones soon: the smallest head of each."""
-        for partition in self._neighbours:
-            variant = self._best_variant(partition.id)
-            file = self._heads[partition.id, variant]
+        cuts, card = self._cuts, point.card
+        place = next((place for place, cut in enumerate(cuts) if cut.id == point.partition), len(cuts))
+        for partition in (*cuts[max(0, place - 1) : place], *cuts[place + 1 : place + 2]):
+            variant = self._best_variant(partition)
+            file = _heads_of(partition)[variant]
             if file.size > PREFETCH_SHARE * cache_limit():
                 continue
             if not self._store.has_delivered(partition.id, variant, file.digest):
@@ -255,6 +257,10 @@ class Delivery:
             raise ModelError(f"the model {card.name} has gone: {error.strerror}") from error
         return replace(card, directory=path.parent, file=path.name)
 
+    def _is_enough(self, manifest: Manifest) -> bool:
+        """Whether to go on with what an edge has that is warming."""
+        return self._stop.is_set() or (self._settings.decide == "offer" and self._choice(manifest) is not None)
+
     def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry] | None:
         """The first model and cut, in the edge's order, with a head and as the user wants them, if there is one."""
         all_cuts = ((model, partition) for model in manifest.models for partition in model.partitions)
@@ -266,7 +272,7 @@ class Delivery:
             settings.model in (None, model.information.name, model.information.identifier)
             and settings.partition in (None, partition.name, partition.id)
             and not (partition.carries_input and settings.privacy == "no-pictures")
-            and any(variant.head and variant.name in VARIANTS for variant in partition.variants)
+            and bool(_heads_of(partition))
         )
 
     def _profiles(self, partition: PartitionEntry) -> list[ProfileEntry]:
@@ -286,15 +292,12 @@ class Delivery:
         asked = " of ".join(filter(None, (settings.partition, settings.model))) or "a model"
         raise UnknownModel(f"the edge does not deliver the head of {asked:.200}; it serves: {there[:500] or 'nothing'}")
 
-    def _best_variant(self, partition: str) -> str:
+    def _best_variant(self, partition: PartitionEntry) -> str:
         """Of those that are here the best one; else the smallest, since any that is here is better than one to come."""
-        heads = {variant: file for (of, variant), file in self._heads.items() if of == partition}
-        here = [
-            name
-            for name in VARIANTS
-            if name in heads and self._store.has_delivered(partition, name, heads[name].digest)
-        ]
-        return here[0] if here else min(heads, key=lambda variant: heads[variant].size)
+        heads = _heads_of(partition)
+        there = (name for name in VARIANTS if name in heads)
+        here = (name for name in there if self._store.has_delivered(partition.id, name, heads[name].digest))
+        return next(here, None) or min(heads, key=lambda name: heads[name].size)
 
     def _begin(self, file: File, limit: int, title: str = "") -> Future[Path]:
         """Fetch a file beside others. The same one once."""
@@ -333,18 +336,24 @@ def improvement(running: str, there: Collection[str]) -> str | None:
     return None if best == running else best
 
 
-def _read_card(path: Path, model: ModelEntry, partition: PartitionEntry) -> tuple[ModelCard, PartitionCard]:
-    """The card and the cut; ProtocolError when they are not those that the manifest speaks of."""
+def _heads_of(partition: PartitionEntry) -> dict[str, File]:
+    """Those that are delivered, of the variants that this version knows, by name."""
+    return {one.name: one.head for one in partition.variants if one.head is not None and one.name in VARIANTS}
+
+
+def _read_card(path: Path, model: ModelEntry, partitions: Iterable[PartitionEntry]) -> ModelCard:
+    """The card, which has these cuts; ProtocolError when it is not what the manifest speaks of."""
     where = "the card that the edge delivers"
     try:
         card = ModelCard.from_json(json.loads(path.read_bytes()), where=where)
-        cut = card.partition(partition.id)
+        for partition in partitions:
+            card.partition(partition.id)
     except (ModelError, UnknownModel, ValueError, RecursionError, OSError) as error:
         path.unlink(missing_ok=True)
         raise ProtocolError(f"{where} is no good: {error}") from error
     if card.digest != model.information.identifier:
         raise ProtocolError(f"{where} is that of another model: {card.name[:100]}")
-    return card, cut
+    return card
 
 
 def _import_heavy() -> None:

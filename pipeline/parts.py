@@ -88,10 +88,10 @@ class DeviceParts:
             self._delivery.stop()
             await asyncio.get_running_loop().run_in_executor(self.executor, self._delivery.close)
 
-    def preload(self) -> None:
-        """Begin to load the part for the preferred point. When that fails, nobody but `get` asks how loading went."""
+    def preload(self, point: OperatingPoint) -> None:
+        """Begin to load the part for the likely point. When that fails, nobody but `get` asks how loading went."""
         if self._loading is None:
-            self._loading = self.executor.submit(self._load, self._offered[0])
+            self._loading = self.executor.submit(self._load, point)
 
     async def get(self, active: SplitOffer) -> Device:
         """The part for the point that the edge chose among those offered, for a new session.

@@ -495,7 +495,7 @@ async def test_what_the_neighbouring_cuts_need_comes_last(
         try:
             point = got.points(url)[0]
             got.head(point.card, point.cut.tensors)
-            got.prefetch(point.card)
+            got.prefetch(point)
         finally:
             got.close()
 

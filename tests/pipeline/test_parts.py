@@ -75,7 +75,7 @@ async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge, unti
     async with Device(edge.url, bundled=False, profile="raw") as parts:
         offered = await parts.offered(edge.url)
         smallest = offered[0].variant
-        parts.preload()
+        parts.preload(offered[0])
         device = await parts.get(offered[0].offer(30.0))
         assert device.point == offered[0]
         assert isinstance(device, DevicePart)
@@ -83,7 +83,7 @@ async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge, unti
         if smallest != "fp32":
             await until(lambda: parts.has_better)
         better = await parts.offered(edge.url)
-        parts.preload()
+        parts.preload(better[0])
         device = await parts.get(better[0].offer(30.0))
         assert isinstance(device, DevicePart)
         assert device.partition.variant == "fp32"

@@ -120,3 +120,16 @@ async def test_what_may_not_leave_does_not(edge: Edge, device_cache: Any, tmp_pa
         await until(lambda: session._tasks[1].done())
         assert session._own is None
     assert all(path.name.startswith("head-") for path in (tmp_path / "device").rglob("*.onnx"))
+
+
+@pytest.mark.parametrize("decide", ["ue", "network"])
+async def test_a_device_without_files_gets_the_head_that_was_decided_on(
+    edge: Edge, device_cache: Any, tmp_path: Path, decide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.delivery.Delivery.begin_to_improve", lambda *_: None)
+    device_cache()
+    async with cold(edge.url, decide=decide, prefer="bottleneck_12", timeout=60.0) as session:
+        assert session.point.cut.name == "bottleneck_12"
+        heads = [path.parent.name for path in (tmp_path / "device").rglob("*.onnx")]
+        assert heads
+        assert all(name.startswith(session.point.partition) for name in heads), "no other"
