@@ -53,9 +53,10 @@ class DeviceParts:
 
         The edge at ``url`` delivers what the device has not.
 
-        The same ones each time, unless a better head has arrived since.
+        The same ones each time, unless a better head has arrived since, or loading failed.
         """
-        if not self._offered or self.has_better:
+        failed = self._loading is not None and self._loading.done() and self._loading.exception() is not None
+        if not self._offered or self.has_better or failed:  # what failed is tried again: a head may not have arrived
             self._offered = await asyncio.get_running_loop().run_in_executor(self.executor, self._find, url)
             self._loading, self.has_better = None, False
         return self._offered
