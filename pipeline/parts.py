@@ -18,7 +18,7 @@ from pipeline.device import Device, DevicePart
 from pipeline.offers import OperatingPoint, points, remote_points
 from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
-from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel, Unreachable
+from splitrtc_errors import ConnectionLost, ModelFileError, SplitRtcError, UnknownModel, Unreachable
 
 if TYPE_CHECKING:
     from models import ModelCard
@@ -102,7 +102,9 @@ class DeviceParts:
         assert self._loading is not None
         device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if not device.point.matches(active):
-            point = next(point for point in self._offered if point.matches(active))
+            point = next((point for point in self._offered if point.matches(active)), None)
+            if point is None:
+                raise ConnectionLost("another connection has begun meanwhile, and offers something else")
             self._loading = self.executor.submit(self._load, point)
             device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if self._is_delivered and self._delivery is not None:

@@ -168,7 +168,7 @@ async def test_a_head_that_did_not_arrive_is_asked_for_again(url: str, files: Fi
         parts = DeviceParts(UeSettings(url, token="secret", bundled=False), executor)
         for is_there in (False, True):
             offered = await parts.offered(url)
-            parts.preload()
+            parts.preload(offered[0])
             if is_there:
                 assert (await parts.get(offered[0].offer(30.0))).point == offered[0]
             else:

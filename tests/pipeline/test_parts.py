@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.edge import Edge
 from pipeline.parts import DeviceParts
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
-from splitrtc_errors import UnknownModel, Unreachable
+from splitrtc_errors import ConnectionLost, UnknownModel, Unreachable
 
 BUNDLED = "ssdlite_mbv2_coco_300"
 WAIT = 20.0
@@ -87,6 +88,8 @@ async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge, unti
         device = await parts.get(better[0].offer(30.0))
         assert isinstance(device, DevicePart)
         assert device.partition.variant == "fp32"
+        with pytest.raises(ConnectionLost, match="another connection"):
+            await parts.get(replace(better[0], variant="int8").offer(30.0))
     async with Device(edge.url, bundled=False, profile="raw") as parts:
         assert (await parts.offered(edge.url))[0].variant == "fp32", f"not {smallest}, as it is here now"
 
