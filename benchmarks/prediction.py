@@ -28,9 +28,9 @@ from rich.table import Table
 from benchmarks.common import Figure, Option, edge_process, play_for, run_benchmark
 from models import Zoo
 from models.cache import CACHE_VARIABLE
+from pipeline.announced import fetch_manifest, way_to
 from pipeline.capabilities import capabilities
 from pipeline.deciding import predicted
-from pipeline.delivery import fetch_manifest, way_to
 from pipeline.offers import points
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession

@@ -114,9 +114,9 @@ class Connection:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
         self.url = url
+        self.resume_id = resume_id
         self._settings = settings
         self._parts = parts
-        self._resume_id = resume_id
         self._counters = counters
         self._link = link
         self._rates = rates or Rates()
@@ -184,8 +184,9 @@ class Connection:
         self._waiting_for = "no connection to the edge"
         offered = without_pictures(await self._parts.offered(self.url), settings.privacy)
         fps = settings.fps or DEFAULT_FPS
-        # The likely head loads while the network does its part.
-        self._parts.preload()
+        if settings.decide == "offer":
+            # The likely head loads while the network does its part.
+            self._parts.preload(offered[0])
         client = SignalingClient(self.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
         signaling = await self._stack.enter_async_context(client)
         signaling.closed.add_done_callback(self._on_signaling_closed)
@@ -196,9 +197,10 @@ class Connection:
         if settings.decide != "offer":
             self._waiting_for = "the edge did not answer the request"
             rate = self._rates.to(self.url)
-            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor, rate)]
+            offered = [await decided(signaling, settings, offered, self.resume_id, self._parts.executor, rate)]
+            self._parts.preload(offered[0])
         lines = offers(offered, fps)
-        attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
+        attributes = [*attributes_of(lines), resume_attribute(self.resume_id)]
         self._waiting_for = "the edge did not answer the offer"
         offer = await peer.create_offer(attributes, video=any(point.is_video for point in offered))
         if self._link is not None:

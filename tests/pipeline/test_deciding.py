@@ -81,8 +81,10 @@ async def test_a_fast_device_with_a_slow_link_does_it_alone(
         assert session.mode == "local"
         assert "as decided" in session.describe()["reason"]
         assert edge.sessions == 0
-        results = [result async for result in session.run("clip") if result.frame.index < 3]
-        assert {result.mode for result in results} == {"local"}
+        async with session.run("clip") as run:
+            async for result in run:
+                assert result.mode == "local"
+                break
 
 
 @pytest.mark.parametrize("how", ["network", "ue"])
