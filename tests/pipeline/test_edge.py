@@ -348,12 +348,12 @@ async def test_who_comes_first_does_not_wait_for_what_others_want(monkeypatch: p
         (model,) = told["models"]
         assert (status, told["state"]) == (200, "warming")
         assert "whole_ms" not in model, "nothing is measured yet"
-        (cut,) = model["partitions"]
-        assert cut["name"] == "bottleneck_7"
+        cut, picture = model["partitions"]  # that needs no file
+        assert (cut["name"], picture["name"]) == ("bottleneck_7", "input")
         assert all("head" in variant for variant in cut["variants"])
         assert {p["profile"] for p in cut["profiles"] if "calibration" in p} >= {Zoo().get().default_profile, "q4-zstd"}
         go_on.set()
         manifest = await asyncio.to_thread(fetch_manifest, *way_to(edge.url))
         assert manifest.state == "ready"
-        assert [cut.name for cut in manifest.models[0].partitions] == ["bottleneck_7", "bottleneck_12"]
+        assert [cut.name for cut in manifest.models[0].partitions] == ["bottleneck_7", "bottleneck_12", "input"]
         assert manifest.models[0].whole_ms is not None
