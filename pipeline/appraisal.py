@@ -25,9 +25,9 @@ __all__ = ["Appraisal", "CodecCost", "CutCost", "ModelCost"]
 
 C = TypeVar("C")
 
-FRAMES = 12
+FRAMES = 8
 """Of the bundled clip, that are coded to see how long a codec takes."""
-FIRST = 3
+FIRST = 2
 """Of them, that do not count: what a codec prepares, and its key frame."""
 
 
