@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from pipeline.uplink import Uplink
 from rtc import Peer, RelayThread, intermediate_attributes, parse_link
 from signaling import (
     Bye,
+    Drain,
     ParameterSet,
     ParameterSetAck,
     ParameterSetReject,
@@ -108,6 +110,8 @@ class Connection:
         """
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
+        self.drained: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        """Done when the edge asks to leave it: when it will end the session, in seconds of the monotonic clock."""
         self.url = url
         self._settings = settings
         self._parts = parts
@@ -281,6 +285,8 @@ class Connection:
                     self._say(answer)
             case PeerFailure(code, detail):
                 logger.warning("the edge reports %s: %s", code, detail)
+            case Drain(within_ms) if not self.drained.done():
+                self.drained.set_result(time.monotonic() + within_ms / 1000)
             case Bye(reason):
                 self._end(f"the edge said goodbye: {reason}")
             case _:
