@@ -7,7 +7,7 @@ COVERAGE := $(BIN)/coverage report --skip-covered
 # The parts without sockets, threads or clocks: every branch of theirs is tested.
 PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py rtc/patience.py rtc/liveness.py \
 	rtc/sender.py rtc/statistics.py rtc/limits.py rtc/congestion.py rtc/link_rate.py rtc/sctp_counters.py \
-	rtc/sctp_streams.py rtc/sctp_wire.py rtc/link.py rtc/link_flow.py rtc/link_settings.py \
+	rtc/sctp_streams.py rtc/sctp_wire.py rtc/vp8.py rtc/link.py rtc/link_flow.py rtc/link_settings.py \
 	models/tensor.py models/identity.py models/card.py models/task.py models/members.py models/information.py \
 	models/calibration.py models/detection/*.py models/codecs/*.py \
 	models/graph/index.py models/graph/fixed_shapes.py models/graph/cuts.py models/graph/datapath.py \
@@ -20,7 +20,7 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	signaling/entries.py signaling/manifest.py signaling/candidates.py signaling/decision.py \
 	signaling/applications.py signaling/procedures.py \
 	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
-	pipeline/reconnect.py pipeline/edges.py pipeline/slot.py pipeline/outcome.py pipeline/modes.py pipeline/events.py \
+	pipeline/reconnect.py pipeline/edges.py pipeline/slot.py pipeline/outcome.py pipeline/modes.py pipeline/events.py pipeline/privacy.py \
 	models/ladder.py models/evaluation/*.py pipeline/evaluation/figures.py
 
 empty :=

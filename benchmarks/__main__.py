@@ -25,6 +25,7 @@ NAMES = (
     "task_layer",
     "codec",
     "split_engine",
+    "remote",
 )
 
 

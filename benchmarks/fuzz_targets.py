@@ -85,6 +85,17 @@ def _rtc_targets() -> Iterator[Target]:
 
     yield Target("reassembly", reassemble, units, (ProtocolError,))
 
+    from rtc import Vp8Assembler
+
+    assembler = Vp8Assembler()
+
+    def assemble(data: bytes) -> None:
+        sequence, flags = int.from_bytes(data[:2], "big"), data[2] if len(data) > 2 else 0
+        assembler.add(sequence, flags & 3, bool(flags & 4), bool(flags & 8), data[3:], next(clock) / 1000)
+
+    key = b"\x10\0\0\x9d\x01\x2a\x2c\x01\x2c\x01"
+    yield Target("video", assemble, [b"\0\1\4" + key, b"\0\2\x08" + key, b"\0\3\x0c\x11"])
+
     from rtc import parse_link
     from rtc.link_settings import LinkTrace
 

@@ -75,14 +75,18 @@ class PlainPeer:
     ) -> None:
         await self.close()
 
-    async def create_offer(self, attributes: Iterable[tuple[str, str]] = ()) -> str:
-        """See `rtc.Peer`."""
+    async def create_offer(self, attributes: Iterable[tuple[str, str]] = (), *, video: bool = False) -> str:
+        """See `rtc.Peer`. There is no video."""
+        assert not video
         self._create_channels(ChannelIds())
         await self._connection.setLocalDescription(await self._connection.createOffer())
         return self._described(attributes)
 
-    async def create_answer(self, offer: str, attributes: Iterable[tuple[str, str]] = ()) -> str:
-        """See `rtc.Peer`."""
+    async def create_answer(
+        self, offer: str, attributes: Iterable[tuple[str, str]] = (), *, video: bool = False
+    ) -> str:
+        """See `rtc.Peer`. There is no video."""
+        assert not video
         self._create_channels(channel_ids(read_channel_attributes(offer)[0]))
         await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         await self._connection.setLocalDescription(await self._connection.createAnswer())

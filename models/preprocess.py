@@ -43,6 +43,20 @@ class Preprocessor:
 
         TensorError when the image is something else.
         """
+        self.fit(image)
+        self._reorder()
+        np.copyto(self._input[0], self._planes)
+        if self._mean is not None:
+            self._input -= self._mean
+        if self._scale is not None:
+            self._input *= self._scale
+        return self._input
+
+    def fit(self, image: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the picture alone, H x W x 3 uint8 BGR in the size of the model's input: `prepare` goes on from it.
+
+        `prepare` leaves a picture of that size as it is. TensorError when the image is something else.
+        """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise TensorError(f"a frame is an H x W x 3 uint8 BGR picture, {image.dtype}{list(image.shape)} came")
         place = self.placed((image.shape[1], image.shape[0]))
@@ -52,13 +66,7 @@ class Preprocessor:
         x, y, width, height = place
         inside = self._resized[y : y + height, x : x + width]
         self._cv2.resize(image, (width, height), dst=inside, interpolation=self._cv2.INTER_LINEAR)
-        self._reorder()
-        np.copyto(self._input[0], self._planes)
-        if self._mean is not None:
-            self._input -= self._mean
-        if self._scale is not None:
-            self._input *= self._scale
-        return self._input
+        return self._resized
 
     def _reorder(self) -> None:
         """From blue, green, red of each pixel to the order and layout of the model."""

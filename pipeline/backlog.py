@@ -16,7 +16,9 @@ T = TypeVar("T")
 class Backlog(Generic[T]):
     """Frames in the order in which they came. Safe between threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_WAITING) -> None:
+        """``limit``: frames that wait at most."""
+        self._limit = limit
         self._lock = threading.Lock()
         self._waiting: list[T] = []
 
@@ -26,7 +28,7 @@ class Backlog(Generic[T]):
         ``keep``: those that wait are to be taken with it, as many as may wait; else it replaces them.
         """
         with self._lock:
-            first = max(0, len(self._waiting) + 1 - MAX_WAITING) if keep else len(self._waiting)
+            first = max(0, len(self._waiting) + 1 - self._limit) if keep else len(self._waiting)
             dropped, self._waiting = self._waiting[:first], [*self._waiting[first:], item]
             return dropped
 

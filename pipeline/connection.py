@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from models.task import TENSORS
 from pipeline.deciding import decided
 from pipeline.offers import offers, output_profile
+from pipeline.privacy import refuse_pictures, without_pictures
+from pipeline.remote import RemoteLane
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.tensors_down import OutputReceiver
 from pipeline.uplink import Uplink
@@ -42,7 +44,7 @@ from signaling import (
 from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
 
 if TYPE_CHECKING:
-    from pipeline.device import DevicePart
+    from pipeline.device import Device
     from pipeline.offers import OperatingPoint
     from pipeline.parts import DeviceParts
     from rtc.relay import Side
@@ -180,7 +182,7 @@ class Connection:
     async def _connect(self) -> None:
         settings = self._settings
         self._waiting_for = "no connection to the edge"
-        offered = await self._parts.offered(self.url)
+        offered = without_pictures(await self._parts.offered(self.url), settings.privacy)
         fps = settings.fps or DEFAULT_FPS
         # The likely head loads while the network does its part.
         self._parts.preload()
@@ -197,12 +199,15 @@ class Connection:
         lines = offers(offered, fps)
         attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
         self._waiting_for = "the edge did not answer the offer"
-        offer = await peer.create_offer(attributes)
+        offer = await peer.create_offer(attributes, video=any(point.is_video for point in offered))
         if self._link is not None:
             offer = await self._link.rewrite(offer, "ue")
         answer = await signaling.connect(offer)
         agreed = check_answer(lines, offers_of(intermediate_attributes(answer)))
         active = agreed[0]
+        for point in offered:
+            if point.matches(active):
+                refuse_pictures(point, settings.privacy)
         self._outputs = self._receiver_of_outputs(offered, agreed)
         wanted = next(o for o in lines if (o.digest, o.partition) == (active.digest, active.partition))
         if active.profile != wanted.profile:
@@ -218,10 +223,12 @@ class Connection:
         self._waiting_for = "the edge answered, but the media connection did not come up; is UDP blocked?"
         await peer.opened(settings.timeout)
         self._waiting_for = "the edge did not acknowledge the parameter set"
+        refuse_pictures(device.point, settings.privacy)
         set_id = await self._announce(device, active.fps)
         decoding = device.point.card.decoding
         threshold = settings.threshold if settings.threshold is not None else decoding.display_score if decoding else 0
-        self._uplink = Uplink(
+        lane = RemoteLane if device.point.is_video else Uplink
+        self._uplink = lane(
             peer,
             device,
             set_id,
@@ -244,7 +251,7 @@ class Connection:
         self._stack.push_async_callback(outputs.close)
         return outputs
 
-    async def _device_for(self, active: SplitOffer) -> DevicePart:
+    async def _device_for(self, active: SplitOffer) -> Device:
         """The device's part for what the edge chose. Not under the time limit: it is slow the first time."""
         assert self._connecting is not None
         if not self.ended.done():  # else it is due already
@@ -255,10 +262,10 @@ class Connection:
         self._connecting.reschedule(self._loop.time() + self._settings.timeout)
         return device
 
-    async def _announce(self, device: DevicePart, fps: float) -> int:
+    async def _announce(self, device: Device, fps: float) -> int:
         """Announce the parameter set and wait until it may be used; returns its id."""
         wanted = device.point.parameter_set(
-            device.partition.crossing, deadline=FRAMES_WAITED_FOR / fps, budget=self._settings.budget
+            device.crossing, deadline=FRAMES_WAITED_FOR / fps, budget=self._settings.budget
         )
         self._set = self._sets.announce(wanted)
         self._say(self._set)

@@ -167,11 +167,13 @@ def run_demo(
     model: str | None = None,
     models: Sequence[Path] = (),
     kill_edge: float | None = None,
+    mode: str = "auto",
 ) -> dict[str, Any]:
     """Play a source through both processes; leaves demo.mp4, demo.jsonl, demo.json and latency.png in ``out``.
 
-    ``link`` puts an emulated link between them, and ``profile`` codes what crosses it, as for `UeSettings`; ``model``
-    (whose file is here) is run in place of the bundled one, ``models`` are further folders of cards and files.
+    ``link`` puts an emulated link between them, ``profile`` codes what crosses it, and ``mode`` says who answers the
+    frames, as for `UeSettings`; ``model`` (whose file is here) is run in place of the bundled one, ``models`` are
+    further folders of cards and files.
     ``kill_edge`` kills the edge so many seconds after the first frames, starts it again, and leaves modes.png, too; a
     file is then played again and again. Returns the summary, which is also demo.json. Raises BadArgument,
     ProcessFailed, SinkError or MissingDependency. To be called in the main thread, because it handles signals.
@@ -191,7 +193,13 @@ def run_demo(
     flags += [] if model is None else ["--model", model]
     accept = [] if profile is None else ["--accept", profile]
     ue = ["--source", source, "--json", "--sink", str(out / "demo.mp4"), "--sink", str(lines), "--log-level", "warning"]
-    ue += [*flags, *(() if profile is None else ("--profile", profile)), *(() if link is None else ("--link", link))]
+    ue += [
+        "--mode",
+        mode,
+        *flags,
+        *(() if profile is None else ("--profile", profile)),
+        *(() if link is None else ("--link", link)),
+    ]
     if kill_edge is not None:
         seconds = seconds or kill_edge + AWAY_SECONDS + BACK_SECONDS
         ue.append("--loop")

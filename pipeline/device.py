@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol, Self
 from models import Preprocessor, load_submodel, make_encoder, parse_profile
 
 if TYPE_CHECKING:
-    from models import Detections, EncodedFrame, Head, ModelCard
+    from models import Detections, EncodedFrame, Head, ModelCard, TensorSpec
     from pipeline.frames import Frame
     from pipeline.offers import OperatingPoint
 
-__all__ = ["CodedFrame", "DevicePart", "Heads"]
+__all__ = ["CodedFrame", "Device", "DevicePart", "Heads"]
 
 MAX_ACKNOWLEDGEMENTS = 256
 """Acknowledgements that wait for the encoder's next frame, at most: some seconds' worth at 30 frames per second."""
@@ -40,6 +40,34 @@ class CodedFrame:
     preprocess: float
     head: float
     encode: float
+
+
+class Device(Protocol):
+    """What a device does to frames at one operating point."""
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The operating point."""
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the head really runs on."""
+
+    @property
+    def crossing(self) -> tuple[TensorSpec, ...]:
+        """What is sent of a frame, before it is coded."""
+
+    def for_new_session(self) -> Self:
+        """The same for another session, which counts its frames from 1."""
+
+    def process(self, frame: Frame) -> CodedFrame:
+        """The device's share of one frame, under the session's next frame id. In the worker thread."""
+
+    def acknowledge(self, frame_id: int, received: list[bool]) -> None:
+        """Take note of which slices of a frame were decoded."""
+
+    def place(self, detections: Detections, frame: Frame) -> Detections:
+        """Detections in model-input pixels, moved into the pixels of the frame they were found in."""
 
 
 class DevicePart:
@@ -74,6 +102,11 @@ class DevicePart:
     def provider(self) -> str:
         """The execution provider that the head really runs on."""
         return self._head.provider
+
+    @property
+    def crossing(self) -> tuple[TensorSpec, ...]:
+        """The partition's crossing tensors."""
+        return self.partition.crossing
 
     def process(self, frame: Frame) -> CodedFrame:
         """Code one frame, under the session's next frame id. Raises ModelError when it cannot be coded (NaN)."""

@@ -23,6 +23,7 @@ from pipeline.library import Catalogue, Library
 from pipeline.manifest import make_manifest
 from pipeline.negotiation import information, point_of, selected
 from pipeline.offers import output_profile
+from pipeline.remote_session import VideoSession
 from pipeline.reservations import RESERVATION, Reservations
 from pipeline.settings import EdgeSettings, ice_server
 from pipeline.shelf import Shelf
@@ -222,8 +223,8 @@ class Edge:
                 await self._adopt(Catalogue((), ()))
             except SplitRtcError as error:
                 logger.warning("the models stay what they were: %s", error)
-            await self._in_thread(partial(self._shelf.stock, self._catalogue.points))
-            await self._in_thread(partial(self._appraisal.measure, self._catalogue.points))
+            await self._in_thread(partial(self._shelf.stock, self._catalogue.splits))
+            await self._in_thread(partial(self._appraisal.measure, self._catalogue.splits))
             self._stocked.set()
             self._asked.clear()
 
@@ -241,7 +242,7 @@ class Edge:
         state = "full" if details["status"] == "ready" and full else details["status"]
         load = Load(len(self._places), self.settings.max_sessions)
         state = state if state in STATES else "warming"
-        return make_manifest(self._catalogue.points, self._shelf, self._appraisal, state=state, load=load)
+        return make_manifest(self._catalogue.splits, self._shelf, self._appraisal, state=state, load=load)
 
     async def _negotiate(self, request: Request, session: SignalingSession) -> Response:
         """Answer a request of the TR's procedures (called by the signalling server); a Rejected says why not."""
@@ -262,7 +263,7 @@ class Edge:
         """Allocate what was selected (steps 5a, 7b): a place, and the tail loaded and warm; for how many ms."""
         if selection.mode == "local":
             return None
-        point = point_of(selection, self._catalogue.points)
+        point = point_of(selection, self._catalogue.splits)
         self._check_open()
         await self._reservations.reserve(session, self._place_for(resume_id), point)
         return 1e3 * RESERVATION
@@ -379,8 +380,11 @@ class Edge:
         try:
             peer = Peer([ice_server(url) for url in self.settings.ice_servers], self.settings.media_bind)
             fps = max(offer.fps for offer in answered)
-            session = EdgeSession(peer, tail, agreed, fps, self._pool, self.outcomes, output_profile(answered))
-            answer = await peer.create_answer(without_resume_id(request.offer), attributes_of(answered))
+            video = agreed[0].is_video
+            kind = VideoSession if video else EdgeSession
+            session = kind(peer, tail, agreed, fps, self._pool, self.outcomes, output_profile(answered))
+            offer = without_resume_id(request.offer)
+            answer = await peer.create_answer(offer, attributes_of(answered), video=video)
             if self._draining:  # meanwhile; whoever closes the edge has not seen this session
                 raise _draining()
         except BaseException:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models import make_decoder, pack_detections, parse_profile
 from pipeline.alarm import Alarm
-from pipeline.backlog import Backlog
+from pipeline.backlog import MAX_WAITING, Backlog
 from pipeline.limits import Intake, Verdict, frame_units
 from pipeline.tensors_down import OutputSender
 from rtc import (
@@ -98,6 +98,9 @@ class EdgeSession:
     session is over, however it ends, and has freed what the session held.
     """
 
+    max_waiting = MAX_WAITING
+    """Frames that wait to be decoded, at most, where later ones are predicted from them."""
+
     def __init__(
         self,
         peer: Peer,
@@ -116,11 +119,11 @@ class EdgeSession:
         self._outcomes = outcomes
         self._outputs = OutputSender(tail.card, output_profile) if tail.detector is None else None
         self._sets: ReceivedSets[_OpenSet] = ReceivedSets(self._open_set)
-        units = frame_units(tail.partition.crossing, [point.profile for point in agreed])
+        units = frame_units(tail.crossing, [point.profile for point in agreed if not point.is_video])
         self._intake = Intake(fps, units, time.monotonic())
         self._reassembler = Reassembler(max_frame_bytes=self._intake.frame_bytes)
         self._deadline = Alarm(self._on_deadline)
-        self._waiting: Backlog[tuple[ReceivedFrame, _OpenSet]] = Backlog()
+        self._waiting: Backlog[tuple[ReceivedFrame, _OpenSet]] = Backlog(self.max_waiting)
         self._newest = 0
         """Id of the newest frame that waited for a thread."""
         self._results_to_repeat = 0
@@ -238,15 +241,19 @@ class EdgeSession:
 
     def _open_set(self, announced: ParameterSet) -> _OpenSet:
         """Check a parameter set against what was agreed, and make its decoder. Raises SplitRtcError to refuse it."""
-        crossing = self._tail.partition.crossing
+        crossing = self._tail.crossing
         point = next((point for point in self._agreed if point.matches(announced)), None)
         if point is None:
             raise BadArgument("the parameter set is none of those agreed on in the session description")
         if announced.tensors != crossing:
             raise BadArgument(f"the partition's crossing tensors are {', '.join(map(str, crossing))}")
-        decoder = make_decoder(parse_profile(point.profile), crossing, point.calibration)
+        return _OpenSet(self._open_decoder(announced, point), announced.budget_ms / 1000)
+
+    def _open_decoder(self, announced: ParameterSet, point: OperatingPoint) -> Decoder:
+        """The decoder of a set that has been found right. Raises SplitRtcError to refuse it all the same."""
+        decoder = make_decoder(parse_profile(point.profile), self._tail.crossing, point.calibration)
         self._reassembler.set_deadline(announced.id, announced.deadline_ms / 1000)
-        return _OpenSet(decoder, announced.budget_ms / 1000)
+        return decoder
 
     def _admits(self, verdict: Verdict, what: str) -> bool:
         """Whether a message is within the session's limits; one that is not is dropped and counted."""

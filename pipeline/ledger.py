@@ -49,6 +49,10 @@ class Ledger(Generic[T]):
         entry = self._entries.get(frame_id)
         return None if entry is None else entry.item
 
+    def replace(self, frame_id: int, item: T) -> None:
+        """Keep something else of a frame that is in flight."""
+        self._entries[frame_id] = Entry(frame_id, self._entries[frame_id].expires, item)
+
     def close(self, frame_id: int) -> T | None:
         """Take a frame out, because it is answered or dropped; None when it is not (or no longer) in flight."""
         entry = self._entries.pop(frame_id, None)

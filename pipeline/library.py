@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from models import Zoo, is_accepted_unasked, parse_profile
 from models.zoo import DEFAULT_MODEL
-from pipeline.offers import acceptables, points
+from pipeline.offers import acceptables, points, remote_points
+from pipeline.settings import VIDEO
 from splitrtc_errors import BadArgument, ModelError, SplitRtcError, UnknownModel
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Catalogue:
     def of(cls, found: Sequence[OperatingPoint]) -> Catalogue:
         """Of these operating points, the preferred ones first."""
         return cls(tuple(found), tuple(acceptables(found)))
+
+    @property
+    def splits(self) -> tuple[OperatingPoint, ...]:
+        """Those of the mode `split`: with a head that runs on the device."""
+        return tuple(point for point in self.points if not point.is_video)
 
     @property
     def cards(self) -> list[ModelCard]:
@@ -91,7 +97,7 @@ class Library:
 
     def _accepts(self, profile: str) -> bool:
         accept = self._settings.accept
-        return profile in accept if accept else is_accepted_unasked(parse_profile(profile))
+        return profile in accept if accept else profile == VIDEO or is_accepted_unasked(parse_profile(profile))
 
     def leave_out(self, path: Path, error: SplitRtcError) -> None:
         """Say that what lies there cannot be served."""
@@ -121,8 +127,9 @@ class Library:
         try:
             found = points(zoo, model=name)
             # A profile that is named need not be in a card: it may have a step of its own.
-            further = [profile for profile in self._settings.accept if profile not in card.profiles]
-            return found + [point for profile in further for point in points(zoo, model=name, profile=profile)]
+            further = [profile for profile in self._settings.accept if profile not in (*card.profiles, VIDEO)]
+            found += [point for profile in further for point in points(zoo, model=name, profile=profile)]
+            return found + remote_points(zoo, model=name, here=True)
         except ModelError as error:
             if self._settings.model:
                 raise

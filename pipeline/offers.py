@@ -6,21 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from models import Calibration, is_calibrated, needs_calibration, parse_profile, profile_ids
+from models import Calibration, PartitionCard, is_calibrated, needs_calibration, parse_profile, profile_ids
 from models.card import DEFAULT_OUTPUT_PROFILE
 from models.default_cut import with_cut
-from models.task import TENSORS
+from models.task import DETECTION, TENSORS
 from models.zoo import DEFAULT_MODEL
+from pipeline.settings import VIDEO
 from rtc import MAX_SLICES, unit_payload_limit
 from signaling import MAX_OFFERS, Acceptable, ParameterSet, SplitOffer
 from signaling.control import MAX_DEADLINE_MS
 from splitrtc_errors import ModelFileError, UnknownModel
 
 if TYPE_CHECKING:
-    from models import ModelCard, PartitionCard, TensorSpec, Zoo
+    from models import ModelCard, TensorSpec, Zoo
     from signaling.applications import Selection
 
-__all__ = ["OperatingPoint", "acceptables", "offers", "output_profile", "points"]
+__all__ = ["OperatingPoint", "acceptables", "offers", "output_profile", "points", "remote_points"]
 
 _UNCALIBRATED = dict.fromkeys(name for name in profile_ids() if not needs_calibration(parse_profile(name)))
 """The profiles in which outputs come back: those that need no calibration."""
@@ -43,6 +44,16 @@ class OperatingPoint:
     def partition(self) -> str:
         """The partition's id."""
         return self.card.partition_id(self.cut)
+
+    @property
+    def carries_input(self) -> bool:
+        """Whether the picture itself would be sent, as video or among the tensors."""
+        return any(spec.name in self.cut.tensors for spec in self.card.inputs)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether this is the `remote` mode: the cut is the model's input, the head is empty."""
+        return self.profile == VIDEO
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -141,6 +152,21 @@ def points(
             f"`{command}`"
         )
     return found
+
+
+def remote_points(zoo: Zoo, *, model: str | None = None, here: bool = False) -> list[OperatingPoint]:
+    """The operating point `remote` of one model, or of all, the default one first: the whole model runs at the edge.
+
+    ``here``: only of models whose files are here, which the edge needs and the UE does not. Only detectors: what
+    they find comes back in the result. Raises UnknownModel.
+    """
+    names = [model] if model is not None else sorted(zoo.names(), key=lambda name: name != DEFAULT_MODEL)
+    cards = [card for card in map(zoo.get, names) if card.task == DETECTION and (card.is_here or not here)]
+    return [OperatingPoint(card, _input_of(card), VIDEO, None) for card in cards]
+
+
+def _input_of(card: ModelCard) -> PartitionCard:
+    return PartitionCard(name="input", tensors=(card.image.name,), calibration=None, default=False)
 
 
 def _check_outputs(card: ModelCard) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from models import PartitionStore, Zoo
 from pipeline.delivery import Delivery, Show, silently
-from pipeline.device import DevicePart
-from pipeline.offers import OperatingPoint, points
+from pipeline.device import Device, DevicePart
+from pipeline.offers import OperatingPoint, points, remote_points
+from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
-from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel
+from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel, Unreachable
 
 if TYPE_CHECKING:
     from pipeline.settings import UeSettings
@@ -41,7 +42,7 @@ class DeviceParts:
         self._is_delivered = False
         self._has_better = threading.Event()
         self._offered: Sequence[OperatingPoint] = ()
-        self._loading: Future[DevicePart] | None = None
+        self._loading: Future[Device] | None = None
 
     async def offered(self, url: str) -> Sequence[OperatingPoint]:
         """The operating points that this device can run and its user wants, in order of preference.
@@ -59,7 +60,7 @@ class DeviceParts:
 
     async def turn_to_edge(self, url: str) -> bool:
         """After an edge that took nothing of what was offered: offer what it delivers. False when that is no other."""
-        if self._delivery is None:
+        if self._delivery is None or self._settings.mode == "remote":
             return False
         try:
             found = await asyncio.get_running_loop().run_in_executor(self.executor, self._delivered, url)
@@ -81,7 +82,7 @@ class DeviceParts:
         if self._loading is None:
             self._loading = self.executor.submit(self._load, self._offered[0])
 
-    async def get(self, active: SplitOffer) -> DevicePart:
+    async def get(self, active: SplitOffer) -> Device:
         """The part for the point that the edge chose among those offered, for a new session.
 
         What was loaded for the last one is used again when it is the same.
@@ -98,14 +99,19 @@ class DeviceParts:
 
     def _find(self, url: str) -> Sequence[OperatingPoint]:
         settings = self._settings
+        if settings.mode == "remote":
+            return remote_points(self._zoo, model=settings.model)
         if self._is_delivered:
             return self._delivered(url)
         try:
             found = points(self._zoo, model=settings.model, partition=settings.partition, profile=settings.profile)
-        except (UnknownModel, ModelFileError):  # not known here, or its file is not here
+        except (UnknownModel, ModelFileError) as error:  # not known here, or its file is not here
             if self._delivery is None:
                 raise
-            return self._delivered(url)
+            try:
+                return self._delivered(url)
+            except Unreachable as absent:
+                raise Unreachable(f"{error}; nor can an edge be asked for it: {absent}") from absent
         return found
 
     def _delivered(self, url: str) -> Sequence[OperatingPoint]:
@@ -114,7 +120,9 @@ class DeviceParts:
         self._is_delivered = True
         return found
 
-    def _load(self, point: OperatingPoint) -> DevicePart:
+    def _load(self, point: OperatingPoint) -> Device:
+        if point.is_video:
+            return RemotePart(point)
         delivery = self._delivery if self._is_delivered else None
         return DevicePart(
             point,

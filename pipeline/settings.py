@@ -38,6 +38,8 @@ DRAIN_TIME = 10.0
 MAX_THREADS = 1024
 MODES = ("auto", "local", "split", "remote")
 DECIDERS = ("offer", "ue", "network")
+VIDEO = "video"
+"""The profile of the `remote` mode: the picture, as a WebRTC video track."""
 
 _STUN = re.compile(rf"stun:{HOST_NAME}(?::[0-9]{{1,5}})?")
 _TURN = re.compile(
@@ -282,7 +284,8 @@ class EdgeSettings:
         if self.max_sessions < 1:
             raise BadArgument(f"max-sessions: expected at least 1, got {self.max_sessions}")
         for profile in self.accept:
-            parse_profile(profile)
+            if profile != VIDEO:
+                parse_profile(profile)
         if not 0.01 <= self.time_limit <= 3600:
             raise BadArgument(f"time-limit: expected 0.01 to 3600 seconds, got {self.time_limit:g}")
         if not 0 <= self.drain_time <= 3600:

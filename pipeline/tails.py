@@ -10,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from models import Detector, load_submodel, partition_id
+from models.fixed import load_whole
 from models.task import DETECTION
 from pipeline.workers import TIME_LIMIT, Workers
 from splitrtc_errors import ModelError
 
 if TYPE_CHECKING:
-    from models import ModelCard, Partition, PartitionStore, Submodel
+    from models import ModelCard, PartitionStore, Submodel, TensorSpec
 
 __all__ = ["Tail", "TailPool"]
 
@@ -29,10 +30,14 @@ LOAD_TIME_LIMIT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """A warm tail: its model card, its cut, its runtime session, and what reads its outputs, if they are detections."""
+    """A warm tail: its model card, its cut, its runtime session, and what reads its outputs, if they are detections.
+
+    ``id`` is the partition's, ``crossing`` what the tail takes: where that is the model's input, it is the whole model.
+    """
 
     card: ModelCard
-    partition: Partition
+    id: str
+    crossing: tuple[TensorSpec, ...]
     submodel: Submodel
     detector: Detector | None
 
@@ -101,10 +106,9 @@ class TailPool:
 
     def release(self, tail: Tail) -> None:
         """Give a tail back; the last user frees it."""
-        key = tail.partition.id
-        entry = self._entries.get(key)
+        entry = self._entries.get(tail.id)
         if entry is not None:
-            self._leave(key, entry)
+            self._leave(tail.id, entry)
 
     def _leave(self, key: str, entry: _Entry) -> None:
         entry.users -= 1
@@ -122,10 +126,15 @@ class TailPool:
         """In a thread."""
         self._in_threads.add(key)
         try:
-            partition = self._store.get(card, tensors)
-            submodel = load_submodel(partition.tail_path, provider=self._provider, threads=self._threads)
+            if tensors == (card.image.name,):
+                crossing: tuple[TensorSpec, ...] = (card.image,)
+                submodel = load_whole(card, self._provider, self._threads)
+            else:
+                partition = self._store.get(card, tensors)
+                crossing = partition.crossing
+                submodel = load_submodel(partition.tail_path, self._provider, self._threads)
             submodel.warm_up()
-            return Tail(card, partition, submodel, Detector(card) if card.task == DETECTION else None)
+            return Tail(card, key, crossing, submodel, Detector(card) if card.task == DETECTION else None)
         finally:
             self._in_threads.discard(key)
 

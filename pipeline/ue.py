@@ -284,8 +284,6 @@ class UeSession:
         self._came_up()
 
     def _connection_to(self, url: str) -> Connection:
-        if self.settings.mode == "remote":
-            raise BadArgument("mode remote is not part of this version")
         return Connection(url, self.settings, self._parts, self._resume_id, self.counters, self._link)
 
     def _came_up(self) -> None:

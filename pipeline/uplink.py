@@ -30,7 +30,7 @@ from splitrtc_errors import ProtocolError
 
 if TYPE_CHECKING:
     from models import DecodedFrame, Detections
-    from pipeline.device import CodedFrame, DevicePart
+    from pipeline.device import CodedFrame, Device
     from pipeline.frames import Frame
     from pipeline.tensors_down import OutputReceiver
     from rtc import Dropped, Peer, ReceivedFrame, Result
@@ -70,7 +70,7 @@ class Uplink:
     def __init__(
         self,
         peer: Peer,
-        device: DevicePart,
+        device: Device,
         set_id: int,
         *,
         budget: float,
@@ -136,18 +136,23 @@ class Uplink:
         capture_us = int(frame.captured * 1e6)
         data = coded.coded
         units = units_of_frame(self._set_id, coded.frame_id, capture_us, data.slices, data.intra, data.reference)
-        in_flight = _InFlight(frame, coded, tuple(map(len, units)), capture_us, finish)
+        sizes = tuple(map(len, units))
+        if self._enter(frame, coded, sizes, capture_us, finish):
+            self.statistics.sent(coded.frame_id, sum(sizes), len(units), time.monotonic())
+            self._peer.sender.offer(OutgoingFrame(coded.frame_id, units, frame.captured + self._budget))
+
+    def _enter(self, frame: Frame, coded: CodedFrame, sizes: tuple[int, ...], capture_us: int, finish: Finish) -> bool:
+        """Enter a frame into the books; False if it ends here, since the session was over before it was ready."""
+        in_flight = _InFlight(frame, coded, sizes, capture_us, finish)
         if self._over:  # while the device did its part
             self._finish(in_flight, "skipped", dropped_at="link", bytes_sent=0)
-            return
+            return False
         self._newest = coded.frame_id
-        expires = frame.captured + self._budget
         self._settled.clear()
-        for crowded in self._ledger.open(coded.frame_id, in_flight, expires):
+        for crowded in self._ledger.open(coded.frame_id, in_flight, frame.captured + self._budget):
             self._finish(crowded.item, "lost", dropped_at="network")
-        self.statistics.sent(coded.frame_id, sum(in_flight.unit_sizes), len(units), time.monotonic())
-        self._peer.sender.offer(OutgoingFrame(coded.frame_id, units, expires))
         self._expiry.set(self._ledger.next_expiry())
+        return True
 
     async def settle(self) -> None:
         """Return when nothing is in flight any more."""
@@ -167,11 +172,14 @@ class Uplink:
 
     # What becomes of frames.
 
+    def _read(self, data: bytes) -> Result:
+        return parse_result(data)
+
     def _on_result(self, data: bytes) -> None:
         if self._outputs is not None and not is_result(data):
             self._outputs.receive(data, self._newest)
             return
-        result = parse_result(data)
+        result = self._read(data)
         if result.heartbeat:
             return
         if result.frame_id == self._answered_last:

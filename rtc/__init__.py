@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .link_settings import LinkSettings, LinkTrace, QueueLimit, parse_link
     from .liveness import Liveness
     from .peer import IceServer, Peer, PeerCounters
+    from .pictures import OutgoingPicture, SentPicture
     from .reassembly import Reassembler, ReassemblyCounters, ReceivedFrame
     from .relay import Relay, RelayCounters
     from .relay_thread import RelayThread
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         unit_payload_limit,
         units_of_frame,
     )
+    from .vp8 import VideoCounters, VideoFrame, Vp8Assembler, key_size
 
 _MODULES = {
     "channels": (
@@ -72,6 +74,7 @@ _MODULES = {
     "link_settings": ("LinkSettings", "LinkTrace", "QueueLimit", "parse_link"),
     "liveness": ("Liveness",),
     "peer": ("IceServer", "Peer", "PeerCounters"),
+    "pictures": ("OutgoingPicture", "SentPicture"),
     "reassembly": ("ReassemblyCounters", "Reassembler", "ReceivedFrame"),
     "relay": ("Relay", "RelayCounters"),
     "relay_thread": ("RelayThread",),
@@ -102,6 +105,7 @@ _MODULES = {
         "unit_payload_limit",
         "units_of_frame",
     ),
+    "vp8": ("VideoCounters", "VideoFrame", "Vp8Assembler", "key_size"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -130,6 +134,7 @@ __all__ = [
     "LinkTrace",
     "Liveness",
     "OutgoingFrame",
+    "OutgoingPicture",
     "Peer",
     "PeerCounters",
     "QueueLimit",
@@ -142,10 +147,14 @@ __all__ = [
     "Result",
     "SctpCounters",
     "SenderCounters",
+    "SentPicture",
     "SliceScheduler",
     "Status",
     "Unit",
     "UnitSender",
+    "VideoCounters",
+    "VideoFrame",
+    "Vp8Assembler",
     "Window",
     "add_channel_attributes",
     "bitmap_of",
@@ -154,6 +163,7 @@ __all__ = [
     "intermediate_attributes",
     "heartbeat_result",
     "heartbeat_unit",
+    "key_size",
     "is_result",
     "pack_result",
     "pack_unit",

@@ -16,21 +16,29 @@ from splitrtc_errors import BadArgument, ConnectionLost, NegotiationTimeout, Pro
 
 from .channels import CHANNELS, ChannelIds, channel_ids, channel_maps
 from .liveness import TIMEOUT, Liveness
+from .pictures import SentPicture
 from .results import heartbeat_result
 from .sctp_counters import SctpCounters
 from .sdp import ChannelAttribute, add_channel_attributes, read_channel_attributes
 from .sender import Dropped, UnitSender
 from .transport import (
     IceServer,
+    RtpPayload,
+    add_video,
+    admit_streams,
     check_description,
     checked_address,
     connection_tasks,
     count_candidates,
     gather_only_on,
+    has_video,
     new_connection,
     sctp_of,
+    sent_so_far,
 )
 from .units import heartbeat_unit
+from .video import PictureTrack
+from .vp8 import VideoCounters, VideoFrame, Vp8Assembler
 
 __all__ = ["MAX_CONTROL_BACKLOG", "MAX_RESULT_BACKLOG", "IceServer", "Peer", "PeerCounters"]
 
@@ -74,7 +82,9 @@ class Peer:
     Assign the callbacks before the negotiation:
 
     * `on_control` (text), `on_intermediate` and `on_result` (bytes) get the messages of the three channels;
-    * `on_dropped` gets each frame that `sender` or `output_sender` dropped;
+    * `on_dropped` gets each frame that `sender`, `output_sender` or `video` dropped;
+    * `on_picture_sent` gets each picture that `video` has sent, `on_video` each frame of the peer's video, encoded;
+    * `admits_video` says, of a packet of so many bytes of that, whether it is within the limits;
     * `on_closed` gets the reason, once, when the connection ends in another way than by `close()`.
 
     A callback that raises is logged or counted and harms nothing. However the connection ended, `close()` must be
@@ -104,6 +114,9 @@ class Peer:
         self.on_intermediate: Callable[[bytes], None] = _ignore
         self.on_result: Callable[[bytes], None] = _ignore
         self.on_dropped: Callable[[Dropped], None] = _ignore
+        self.on_picture_sent: Callable[[SentPicture], None] = _ignore
+        self.on_video: Callable[[VideoFrame], None] = _ignore
+        self.admits_video: Callable[[int], bool] = lambda size: True
         self.on_closed: Callable[[str], None] = _ignore
         self.counters = PeerCounters()
         self.closed = asyncio.Event()
@@ -119,6 +132,8 @@ class Peer:
         self._is_ue = True
         self._channels: list[RTCDataChannel] = []
         self._senders: list[UnitSender] = []
+        self._video: PictureTrack | None = None
+        self._assembler = Vp8Assembler()
         self._settled = asyncio.Event()
         self._liveness = Liveness(clock(), timeout)
         self._timer: asyncio.TimerHandle | None = None
@@ -148,19 +163,41 @@ class Peer:
         return self._senders[place]
 
     @property
+    def video(self) -> PictureTrack:
+        """Sends pictures as video, once the peer has accepted that. Exists after `create_offer` with ``video``."""
+        if self._video is None:
+            raise RuntimeError("no video was offered")
+        return self._video
+
+    @property
+    def video_counters(self) -> VideoCounters:
+        """What became of the peer's video where it was not handed to `on_video`."""
+        return self._assembler.counters
+
+    def need_key_frame(self) -> None:
+        """The last frame of `on_video` cannot be decoded: the next one will be a key frame."""
+        self._assembler.need_key()
+
+    @property
     def transport_counters(self) -> SctpCounters:
         """What the SCTP transport dropped of what the peer sent. Exists from `create_offer` or `create_answer` on."""
         return sctp_of(self._connection).counters
 
     # Negotiation
 
-    async def create_offer(self, attributes: Iterable[tuple[str, str]] = ()) -> str:
+    async def create_offer(self, attributes: Iterable[tuple[str, str]] = (), *, video: bool = False) -> str:
         """Make the offer, as text, with (name, value) attributes of the channel "intermediate".
+
+        With ``video`` it has a video section besides; what is sent there is given to `video`.
 
         Raises:
             BadArgument: an attribute cannot be written, or the address given as `bind` is not one of this machine.
             Unreachable: the machine has no network address.
         """
+        if video:
+            self._video = PictureTrack(self._picture_sent, self._dropped, sent_so_far, self._clock)
+            self._video.on("ended", lambda: self._end("no more video can be sent"))
+            add_video(self._connection, self._video, "sendonly", self._take_video)
         self._open_channels(ChannelIds())
         return await self._describe(await self._connection.createOffer(), attributes)
 
@@ -175,15 +212,23 @@ class Peer:
             raise ProtocolError("the answer moves the channels to other stream ids than the offer's")
         await self._set_remote(sdp, "answer")
 
-    async def create_answer(self, offer: str, attributes: Iterable[tuple[str, str]] = ()) -> str:
+    async def create_answer(
+        self, offer: str, attributes: Iterable[tuple[str, str]] = (), *, video: bool = False
+    ) -> str:
         """Make the answer to an offer, as text, with (name, value) attributes of the channel "intermediate".
 
+        With ``video`` the offer's video section is accepted, else it becomes inactive.
+
         Raises:
-            ProtocolError: the offer is not usable, or lacks one of the three channels.
+            ProtocolError: the offer is not usable, or lacks one of the three channels, or the video.
             BadArgument, Unreachable: as for `create_offer`.
         """
         maps, _ = read_channel_attributes(offer)
         self._is_ue = False
+        if has_video(offer):
+            add_video(self._connection, None, "recvonly" if video else "inactive", self._take_video)
+        elif video:
+            raise ProtocolError("the offer names a way to split the work that needs video, and has no video section")
         self._open_channels(channel_ids(maps))
         await self._set_remote(offer, "offer")
         return await self._describe(await self._connection.createAnswer(), attributes)
@@ -304,6 +349,7 @@ class Peer:
 
     async def _set_remote(self, sdp: str, kind: str) -> None:
         check_description(sdp)
+        admit_streams(self._connection, sdp)
         try:
             await self._unless_closed(self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind)))
         except ConnectionLost:
@@ -368,6 +414,20 @@ class Peer:
 
     def _dropped(self, dropped: Dropped) -> None:
         self._call(self.on_dropped, dropped)
+
+    def _picture_sent(self, sent: SentPicture) -> None:
+        self._call(self.on_picture_sent, sent)
+
+    def _take_video(self, packet: RtpPayload) -> bool:
+        """A packet of the peer's video; whether to ask for a key frame."""
+        if not self.admits_video(len(packet.data)):
+            return False
+        frames, ask = self._assembler.add(
+            packet.sequence, packet.timestamp, packet.starts, packet.ends, packet.data, self._clock()
+        )
+        for frame in frames:
+            self._call(self.on_video, frame)
+        return ask
 
     # Life
 

@@ -58,6 +58,14 @@ def test_memory() -> None:
         assert result[side]["rss_growth_mb"] == pytest.approx(growth, abs=0.01)
 
 
+def test_remote() -> None:
+    result = run("benchmarks/remote.py", "--runs", "1", "--frames", "30", "--fps", "60")
+    assert result["frames"] == 30
+    assert 0 < result["answered"] <= 30
+    assert result["matched_share"] == 1.0
+    assert result["bytes_per_frame"] > 10
+
+
 def test_codec() -> None:
     result = run("benchmarks/codec.py", "--frames", "12")
     assert result["frames"] == 12

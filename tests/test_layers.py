@@ -33,7 +33,7 @@ BELOW = {
 """What each layer may import besides itself."""
 
 RESERVED = {
-    "aiortc": ("rtc.peer", "rtc.transport", "rtc.sctp", "rtc.sctp_sending"),
+    "aiortc": ("rtc.peer", "rtc.transport", "rtc.sctp", "rtc.sctp_sending", "rtc.video"),
     "aioice": ("rtc.transport",),
     "onnxruntime": ("models",),
     "onnx": ("models",),

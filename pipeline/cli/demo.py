@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.common import SECONDS, common_options, echo_json, echo_table, link_option, option, set_up_logging
 from pipeline.cli.fetching import fetched, offline_option
+from pipeline.settings import MODES
 
 __all__ = ["demo"]
 
@@ -20,6 +21,7 @@ Examples:
   splitrtc demo --link rtt=40,loss=1%,rate=5M      over an emulated network link
   splitrtc demo --profile klt         fewer bytes, less like the whole model
   splitrtc demo --kill-edge 5         the edge dies after 5 s and is back 5 s later; the boxes keep coming
+  splitrtc demo --mode remote         the picture as a WebRTC video track, the whole model at the edge
   splitrtc demo --source street.mp4 --seconds 20 --out /tmp/street
 """
 
@@ -45,6 +47,7 @@ Next: your camera          splitrtc demo --source 0
 )
 @offline_option
 @option("--profile", metavar="F", help="As for `splitrtc ue` (default: the model's own).")
+@option("--mode", type=click.Choice(MODES), default="auto", help="Who answers the frames, as for `splitrtc ue`.")
 @option(
     "--kill-edge",
     type=SECONDS,
@@ -61,6 +64,7 @@ def demo(
     models: tuple[Path, ...],
     profile: str | None,
     kill_edge: float | None,
+    mode: str,
     link: str | None,
     as_json: bool,
     log_level: str,
@@ -72,7 +76,9 @@ def demo(
 
     name = None if model is None else fetched([model], models)[0]
     click.echo("Starting an edge and a UE (the first time, the model is cut in two and checked)...", err=True)
-    summary = run_demo(source, seconds, out, link, profile=profile, model=name, models=models, kill_edge=kill_edge)
+    summary = run_demo(
+        source, seconds, out, link, profile=profile, model=name, models=models, kill_edge=kill_edge, mode=mode
+    )
     if as_json:
         echo_json(summary)
         return

@@ -24,3 +24,9 @@ def test_one_that_needs_none_before_it_drops_all() -> None:
     for number in range(3):
         backlog.put(number, keep=True)
     assert backlog.put(3, keep=False) == [0, 1, 2]
+
+
+def test_another_limit() -> None:
+    backlog: Backlog[int] = Backlog(limit=2)
+    assert [backlog.put(item, keep=True) for item in (1, 2, 3)] == [[], [], [1]]
+    assert backlog.take() == [2, 3]

@@ -16,7 +16,7 @@ import pytest
 
 from models import Zoo
 from pipeline.edge import RETRY_AFTER, Edge, serve_until_stopped
-from pipeline.offers import points
+from pipeline.offers import points, remote_points
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
 from rtc import Peer
@@ -130,7 +130,7 @@ async def test_without_common_ground_the_edge_lists_what_it_would_take(
         with pytest.raises(NoCommonOperatingPoint, match=f"the {aspect} of the preferred offer") as refused:
             await client.connect(await peer.create_offer(attributes_of([offer])))
     acceptable = refused.value.problem["acceptable"]
-    assert len(acceptable) == len(points(Zoo()))
+    assert len(acceptable) == len(points(Zoo())) + len(remote_points(Zoo(), here=True))
     assert device.point.offer(12.5).format() in acceptable
     assert edge.sessions == 0
     assert len(edge._pool) == 1  # the warm one

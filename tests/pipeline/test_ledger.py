@@ -19,6 +19,15 @@ def test_a_frame_that_was_never_entered_is_not_in_flight() -> None:
     assert Ledger[str]().close(1) is None
 
 
+def test_what_is_kept_of_a_frame_may_be_replaced() -> None:
+    ledger: Ledger[str] = Ledger()
+    ledger.open(1, "coded", expires=1.0)
+    ledger.open(2, "coded", expires=2.0)
+    ledger.replace(1, "sent")
+    assert (ledger.get(1), ledger.get(2)) == ("sent", "coded")
+    assert ledger.expire(1.0) == [Entry(1, 1.0, "sent")]
+
+
 def test_the_oldest_gives_way_at_the_limit() -> None:
     ledger: Ledger[str] = Ledger(limit=2)
     assert ledger.open(1, "a", expires=9.0) == []

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from models import Zoo, bytes_digest, needs_calibration, parse_profile
+from models import Zoo, bytes_digest, needs_calibration, parse_profile, partition_id
 from models.zoo import DEFAULT_MODEL
-from pipeline.offers import acceptables, offers, output_profile, points
+from pipeline.offers import acceptables, offers, output_profile, points, remote_points
 from signaling import MAX_OFFERS, choose
 from splitrtc_errors import BadArgument, ModelFileError, UnknownModel
 
@@ -197,3 +197,18 @@ def test_models_are_told_apart_by_their_digest(zoo_with: MakeZoo) -> None:
     grouped = acceptables(points(zoo))
     assert len(grouped) == 4
     assert {acceptable.model for acceptable in grouped} == {DEFAULT_MODEL, "another"}
+
+
+def test_remote_points_need_the_models_file_at_the_edge_alone() -> None:
+    zoo = Zoo()
+    everywhere, here = remote_points(zoo), remote_points(zoo, here=True)
+    assert everywhere[0] == here[0]
+    assert everywhere[0].card == zoo.get()
+    assert {point.card.name for point in everywhere} == set(zoo.names())
+    assert all(point.card.is_here for point in here)
+    assert len(here) < len(everywhere)
+    (named,) = remote_points(zoo, model=everywhere[-1].card.name)
+    assert named == everywhere[-1]
+    offer = named.offer(30.0)
+    assert (offer.profile, offer.calibration) == ("video", None)
+    assert offer.partition == partition_id(named.card.digest, [named.card.image.name])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from models.cache import CACHE_VARIABLE
+from pipeline.device import DevicePart
 from pipeline.edge import Edge
 from pipeline.parts import DeviceParts
 from pipeline.settings import EdgeSettings, UeSettings
@@ -78,12 +79,15 @@ async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge) -> N
         parts.preload()
         device = await parts.get(offered[0].offer(30.0))
         assert device.point == offered[0]
+        assert isinstance(device, DevicePart)
         assert device.partition.tensors == ("early",)
         if smallest != "fp32":
             assert await asyncio.to_thread(parts._has_better.wait, WAIT)
         better = await parts.offered(edge.url)
         parts.preload()
-        assert (await parts.get(better[0].offer(30.0))).partition.variant == "fp32"
+        device = await parts.get(better[0].offer(30.0))
+        assert isinstance(device, DevicePart)
+        assert device.partition.variant == "fp32"
     async with Device(edge.url, bundled=False, profile="raw") as parts:
         assert (await parts.offered(edge.url))[0].variant == "fp32", f"not {smallest}, as it is here now"
 

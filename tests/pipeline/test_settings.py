@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from pipeline.settings import EdgeOptions, EdgeSettings, UeOptions, UeSettings, ice_server
-from splitrtc_errors import BadArgument
+from splitrtc_errors import BadArgument, UnknownModel
 
 NAN = float("nan")
 
@@ -68,6 +68,8 @@ def test_the_defaults_are_what_a_newcomer_needs() -> None:
         ({"budget": 0}, "budget"),
         ({"budget": 61}, "budget"),
         ({"budget": NAN}, "budget"),
+        ({"mode": "cloud"}, "mode: expected auto, local, split, remote, got 'cloud'"),
+        ({"privacy": "some"}, "privacy: expected any, no-pictures, got 'some'"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("inf")}, "timeout"),
         ({"timeout": NAN}, "timeout"),
@@ -76,7 +78,6 @@ def test_the_defaults_are_what_a_newcomer_needs() -> None:
         ({"threshold": NAN}, "threshold"),
         ({"threads": 0}, "threads"),
         ({"threads": 10**12}, "threads"),
-        ({"mode": "alone"}, "mode: expected auto, local, split, remote"),
         ({"privacy": "some"}, "privacy: expected any, no-pictures"),
         ({"mode": "remote", "privacy": "no-pictures"}, "sends the picture"),
         ({"bind": "gpu-box"}, "bind: expected an IP address"),
@@ -207,6 +208,12 @@ def test_a_link_stands_on_one_address() -> None:
     with pytest.raises(BadArgument, match="give --bind"):
         UeSettings("ws://gpu-box:8787", link="rtt=40")
     assert UeSettings("ws://gpu-box:8787", link="rtt=40", bind="192.0.2.7").media_bind == "192.0.2.7"
+
+
+def test_video_is_a_profile_that_an_edge_may_accept() -> None:
+    assert EdgeSettings(accept=("video", "q8-zstd")).accept == ("video", "q8-zstd")
+    with pytest.raises(UnknownModel):  # it takes no parameters
+        EdgeSettings(accept=("video:rate=1",))
 
 
 def test_further_edges_come_after_the_first() -> None:

@@ -86,10 +86,10 @@ async def test_other_cuts_have_other_tails(pool: TailPool) -> None:
 
 async def test_a_tail_is_ready_to_run(pool: TailPool) -> None:
     tail = await pool.acquire(CARD, CUT)
-    outputs = tail.submodel.run([np.zeros(spec.shape, spec.dtype) for spec in tail.partition.crossing])
+    outputs = tail.submodel.run([np.zeros(spec.shape, spec.dtype) for spec in tail.crossing])
     assert tail.detector is not None
     assert tail.detector.decode(outputs).xyxy.shape[1] == 4
-    assert (tail.card, tail.partition.tensors) == (CARD, CUT)
+    assert (tail.card, tuple(spec.name for spec in tail.crossing)) == (CARD, CUT)
     pool.release(tail)
 
 

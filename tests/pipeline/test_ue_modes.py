@@ -219,10 +219,13 @@ async def test_local_needs_no_edge(make_feed: Any, pictures: list[np.ndarray]) -
 
 
 async def test_what_cannot_be_is_an_error_at_once() -> None:
-    for settings, error in (({"mode": "local"}, UnknownModel), ({}, UnknownModel), ({"mode": "split"}, UnknownModel)):
-        with pytest.raises(error, match="no such"):
-            async with Watched(NOBODY, model="no such", **settings):
+    for mode in ("local", "auto", "split"):
+        with pytest.raises(UnknownModel, match="no such"):
+            async with Watched(NOBODY, model="no such", mode=mode, deliver=False):
                 pass
+    with pytest.raises(Unreachable, match="no model 'no such' in the zoo.*nor can an edge be asked for it"):
+        async with Watched(NOBODY, model="no such", mode="split"):
+            pass
     with pytest.raises(Unreachable):
         async with Watched(NOBODY, mode="split"):
             pass

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -106,6 +107,20 @@ async def test_failing_callbacks_close_nothing(pair: Pair, caplog: pytest.LogCap
     assert [record.levelno for record in caplog.records if record.name == "rtc.peer"] == [logging.ERROR]
     edge.send_control("still here")
     assert await got.get() == "still here"
+
+
+async def test_a_datagram_without_content_does_no_harm(pair: Pair) -> None:
+    ue, edge = pair
+    got = Inbox()
+    edge.on_control = got.put
+    candidate = re.search(r"a=candidate:.* 127\.0\.0\.1 ([0-9]+) ", ue._connection.remoteDescription.sdp)
+    assert candidate is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anybody:  # asyncio sends no empty ones
+        anybody.sendto(b"", (LOOPBACK, int(candidate[1])))
+    ue.send_control("after it")
+    assert await got.get() == "after it"
+    ue.send_control("and after that")
+    assert await got.get() == "and after that"
 
 
 async def test_what_the_transport_drops_is_counted(pair: Pair) -> None:

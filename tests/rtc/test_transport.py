@@ -4,10 +4,13 @@ import pytest
 
 from rtc.transport import (
     MAX_CANDIDATES,
+    MAX_STREAMS,
     IceServer,
+    admit_streams,
     check_description,
     checked_address,
     count_candidates,
+    has_video,
     new_connection,
 )
 from splitrtc_errors import BadArgument, ProtocolError
@@ -43,7 +46,8 @@ def test_message_size_zero_means_no_limit() -> None:
     ("text", "complaint"),
     [
         ("v=0\r\n", "0 media sections"),
-        (description("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n"), "2 media sections"),
+        (description("m=audio 9 UDP/TLS/RTP/SAVPF 96\r\n"), "2 media sections"),
+        (description(*["m=video 9 UDP/TLS/RTP/SAVPF 96\r\n"] * 2), "3 media sections"),
         (description(*[CANDIDATE] * (MAX_CANDIDATES + 1)), "65 candidates"),
         (description("a=max-message-size:65534\r\n"), "65534 bytes"),
     ],
@@ -66,3 +70,19 @@ def test_malformed_ice_server(url: str) -> None:
 
 def test_credential_is_not_shown() -> None:
     assert "secret" not in repr(IceServer("turn:192.0.2.1", "user", "secret"))
+
+
+def test_streams_that_are_announced_are_admitted() -> None:
+    connection = new_connection([])
+    lines = [f"a=ssrc:{ssrc} cname:x\r\na=ssrc:{ssrc} msid:y z\r\n" for ssrc in range(1, MAX_STREAMS + 1)]
+    admit_streams(connection, description(*lines))
+    assert connection.streams == set(range(1, MAX_STREAMS + 1))  # type: ignore[attr-defined]
+    with pytest.raises(ProtocolError, match="9 RTP streams"):
+        admit_streams(connection, description(*lines, "a=ssrc:4294967295 cname:x\r\n"))
+    admit_streams(connection, description())
+    assert not connection.streams  # type: ignore[attr-defined]
+
+
+def test_video_is_found_in_a_description() -> None:
+    assert has_video(description("m=video 0 UDP/TLS/RTP/SAVPF 96\r\n"))
+    assert not has_video(description("a=x:m=video\r\n"))

@@ -36,7 +36,13 @@ def test_it_plays_the_clip_and_says_where_to_look(splitrtc: Call, played: list[o
     done = splitrtc("demo")
     assert (done.exit_code, done.out) == (0, "")
     assert played == [
-        ("clip", None, Path("out"), None, {"profile": None, "model": None, "models": (), "kill_edge": None})
+        (
+            "clip",
+            None,
+            Path("out"),
+            None,
+            {"profile": None, "model": None, "models": (), "kill_edge": None, "mode": "auto"},
+        )
     ]
     assert "out/latency.png" in done.err
     assert "m at p, q4-zstd" in done.err
@@ -48,10 +54,27 @@ def test_flags_and_environment_say_what_to_play(
     monkeypatch.setenv("SPLITRTC_SECONDS", "2.5")
     (tmp_path / "a.onnx").touch()
     name = Zoo().get().name
-    of_model = ("--model", name, "--models", str(tmp_path), "--profile", "klt", "--kill-edge", "1.5")
+    of_model = (
+        "--model",
+        name,
+        "--models",
+        str(tmp_path),
+        "--profile",
+        "klt",
+        "--kill-edge",
+        "1.5",
+        "--mode",
+        "remote",
+    )
     splitrtc("demo", "--source", "0", "--out", str(tmp_path), *of_model)
     assert played == [
-        ("0", 2.5, tmp_path, None, {"profile": "klt", "model": name, "models": (tmp_path,), "kill_edge": 1.5})
+        (
+            "0",
+            2.5,
+            tmp_path,
+            None,
+            {"profile": "klt", "model": name, "models": (tmp_path,), "kill_edge": 1.5, "mode": "remote"},
+        )
     ]
 
 
