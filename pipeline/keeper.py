@@ -34,6 +34,7 @@ class Keeper:
         settings: UeSettings,
         connect: Callable[[str], Connection],
         turn_to_edge: Callable[[str], Awaitable[bool]],
+        route: Callable[[str], Awaitable[str]],
         lanes: Lanes,
         outages: Outages,
         backoff: Backoff,
@@ -45,6 +46,7 @@ class Keeper:
             settings: which edges there are, and whether to go on trying.
             connect: makes a connection to a URL, not yet open.
             turn_to_edge: called when the edge there takes nothing of what was offered; true: now more can be.
+            route: gives the URL under which an edge is reached, when something stands between.
             lanes: get those of the connections, as they come and go.
             outages: are told how long there was none.
             backoff: how long to wait before trying to connect again.
@@ -59,6 +61,7 @@ class Keeper:
         self._settings = settings
         self._connect = connect
         self._turn_to_edge = turn_to_edge
+        self._route = route
         self._lanes = lanes
         self._outages = outages
         self._backoff = backoff
@@ -184,7 +187,8 @@ class Keeper:
 
     async def _order(self, lost: str | None = None) -> list[str]:
         """All edges, the best first."""
-        return await order_of_edges(self._settings, {url: self._wait(url) for url in self._settings.urls}, lost)
+        waits = {url: self._wait(url) for url in self._settings.urls}
+        return await order_of_edges(self._settings, waits, lost, self._route)
 
     def _wait(self, url: str) -> float:
         """Seconds for which an edge asked to be left alone, from now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.edges import Seen, rank
@@ -26,23 +26,25 @@ LEAST_LOOK = 0.05
 """...the seconds that they may take in any case."""
 
 
-async def order_of_edges(settings: UeSettings, waits: Mapping[str, float], lost: str | None) -> list[str]:
+async def order_of_edges(
+    settings: UeSettings, waits: Mapping[str, float], lost: str | None, route: Callable[[str], Awaitable[str]]
+) -> list[str]:
     """The URLs of all edges, the best first.
 
     ``waits`` are the seconds for which edges asked to be left alone, ``lost`` is the one that a connection was just
-    lost to. One edge alone is not looked at.
+    lost to, ``route`` gives the URL under which one is reached. One edge alone is not looked at.
     """
     urls = list(dict.fromkeys(settings.urls))
     if len(urls) == 1:
         return urls
-    found = await _look_at(urls, settings)
+    found = await _look_at({url: await route(url) for url in urls}, settings)
     ranked = rank([_seen(url, found[url], settings, waits.get(url, 0.0), lost == url) for url in urls])
     for place, one in enumerate(ranked, start=1):
         logger.info("edge %d: %s: %s", place, one.url, one.reason)
     return [one.url for one in ranked]
 
 
-async def _look_at(urls: list[str], settings: UeSettings) -> dict[str, Inquiry]:
+async def _look_at(urls: Mapping[str, str], settings: UeSettings) -> dict[str, Inquiry]:
     found = {url: Inquiry(url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint) for url in urls}
     loop = asyncio.get_running_loop()
     started = loop.time()

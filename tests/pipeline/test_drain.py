@@ -31,7 +31,7 @@ async def edges() -> AsyncIterator[tuple[Edge, Edge]]:
         yield first, second
 
 
-def url_of(session: UeSession) -> str:
+def url_of(session: UeSession) -> str | None:
     assert session._connection is not None
     return session._connection.url
 

@@ -26,6 +26,10 @@ def silent() -> Iterator[str]:
         yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
 
 
+async def straight(url: str) -> str:
+    return url
+
+
 def edge_that_is(state: str, sessions: int = 0) -> SignalingServer:
     manifest = replace(MANIFEST, state=state, load=Load(sessions, 10))
     return SignalingServer("127.0.0.1:0", Silent(), manifest=lambda: manifest_bytes(manifest))
@@ -41,9 +45,15 @@ async def test_the_best_edge_comes_first(silent: str, caplog: pytest.LogCaptureF
         settings = UeSettings(silent, edges=(NOBODY, draining, full, ready, ready))
         # What is silent keeps nobody waiting; the order of the user holds among equals.
         async with asyncio.timeout(5):
-            assert await order_of_edges(settings, {draining: 3.0}, None) == [ready, full, draining, silent, NOBODY]
+            assert await order_of_edges(settings, {draining: 3.0}, None, straight) == [
+                ready,
+                full,
+                draining,
+                silent,
+                NOBODY,
+            ]
         assert "did not answer in time" in caplog.text
-        found = await order_of_edges(replace(settings, edges=(ready,)), {}, ready)
+        found = await order_of_edges(replace(settings, edges=(ready,)), {}, ready, straight)
         assert found == [ready, silent]
     finally:
         await asyncio.gather(*(server.close() for server in servers))
@@ -51,7 +61,7 @@ async def test_the_best_edge_comes_first(silent: str, caplog: pytest.LogCaptureF
 
 async def test_one_edge_alone_is_not_looked_at(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    assert await order_of_edges(UeSettings(NOBODY, edges=(NOBODY,)), {}, None) == [NOBODY]
+    assert await order_of_edges(UeSettings(NOBODY, edges=(NOBODY,)), {}, None, straight) == [NOBODY]
     assert not caplog.records
 
 

@@ -1,0 +1,201 @@
+"""Joining an edge, losing it, and leaving it for another one.
+
+drain: two edge processes, and UEs at 5 frames per second each (real sessions, which run the head, in one process) at
+the first, which gets SIGTERM. Lost is every frame from then on that ended without a result, but for those that the
+device itself did not come to; the gap is the longest time between two results of one UE beyond the frame period.
+kill: `splitrtc demo --kill-edge 5`. cold, warm: `splitrtc ue` without the bundled models, from starting the process to
+the first result, with an empty cache and with what the first run has left there; HTTP, WebSocket and media go through
+one emulated link. The edge has run for a while, as it would have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.progress import Progress
+
+from benchmarks.common import Edge, Figure, Option, edge_process, medians, run_benchmark, run_json, stop
+from models.cache import CACHE_VARIABLE
+from pipeline.cli.common import run_async
+from pipeline.outcome import ANSWERED
+from pipeline.settings import UeSettings
+from pipeline.ue import UeSession
+
+if TYPE_CHECKING:
+    from pipeline.outcome import FrameResult
+
+FIGURES = (
+    Figure("empty cache to first result", "cold_first_result_s", "s"),
+    Figure("warm cache to first result", "warm_first_result_s", "s"),
+    Figure("edge killed: longest gap between results", "fallback_gap_s", "s"),
+    Figure("edge back: until split again", "resume_split_s", "s"),
+    Figure("drain: frames lost", "drain.lost"),
+    Figure("drain: longest gap beyond the frame period", "drain.gap_ms", "ms"),
+)
+PARTS = ("cold", "kill", "drain")
+FPS = 5.0
+SETTLE_SECONDS = 2.0
+"""Until the UEs are in step, and after the edge has gone until the last result."""
+DRAIN_SECONDS = 10.0
+DEVICE = ("slot", "rate", "device")
+"""Where a frame is passed over that the device does not come to."""
+STOCKED_SECONDS = 60.0
+"""Until the edge must have made what it delivers."""
+
+
+class Watched:
+    """What became of the frames of one UE."""
+
+    def __init__(self) -> None:
+        self.results: list[FrameResult] = []
+
+    def gap(self, since: float) -> float:
+        """The longest time between two results, of which the later one came after ``since``, beyond the period."""
+        times = sorted(result.completed for result in self.results if result.answered)
+        return max((b - a for a, b in pairwise(times) if b > since), default=float("inf")) - 1 / FPS
+
+    def outcomes(self, since: float) -> Counter[str]:
+        """How the frames ended that were captured after ``since``, or not over by then."""
+        found = [result for result in self.results if result.completed > since]
+        return Counter(result.dropped_at or result.status for result in found)
+
+
+async def drain(first: Edge, second: Edge, ues: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """End the first edge while UEs are there."""
+    watched = [Watched() for _ in range(ues)]
+    async with contextlib.AsyncExitStack() as stack:
+        sessions = []
+        for number, one in enumerate(watched):
+            say(f"{number + 1} UEs")
+            settings = UeSettings(first.url, edges=(second.url,), mode="split", fps=FPS)
+            session = await stack.enter_async_context(UeSession(settings))
+            if session.url != first.url:  # it looked at both, and found the other one nearer
+                await session.move(first.url)
+            sessions.append(session)
+            await stack.enter_async_context(session.run("clip", repeat=True, sinks=[one.results.append]))
+        await asyncio.sleep(SETTLE_SECONDS)
+        say("drain")
+        began = time.monotonic()
+        os.kill(first.pid, signal.SIGTERM)
+        async with asyncio.timeout(2 * DRAIN_SECONDS):
+            while any(session.url == first.url for session in sessions):  # noqa: ASYNC110 - measured beside it
+                await asyncio.sleep(0.02)
+        moved = time.monotonic() - began
+        await asyncio.sleep(seconds)
+        ended = time.monotonic()
+    outcomes: Counter[str] = sum((one.outcomes(began) for one in watched), Counter())
+    # Those that were under way when the benchmark ended are nobody's loss.
+    cut_off = sum(
+        result.completed >= ended and result.status not in ANSWERED for one in watched for result in one.results
+    )
+    lost = sum(count for name, count in outcomes.items() if name not in (*ANSWERED, *DEVICE)) - cut_off
+    return {
+        "lost": lost,
+        "gap_ms": round(1e3 * max(one.gap(began) for one in watched), 1),
+        "moved_s": round(moved, 3),
+        "ues": ues,
+        "frames": dict(sorted(outcomes.items())),
+    }
+
+
+def first_result(url: str, link: str, cache: str) -> float:
+    """Seconds from starting a UE that has nothing but this cache to its first result."""
+    command = [sys.executable, "-m", "splitrtc", "ue", "--edge", url, "--mode", "split", "--no-bundled"]
+    command += ["--link", link, "--source", "clip", "--loop", "--sink", "-", "--log-level", "error"]
+    started = time.monotonic()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=os.environ | {CACHE_VARIABLE: cache}
+    ) as ue:
+        assert ue.stdout is not None
+        try:
+            for line in ue.stdout:
+                if json.loads(line)["detections"] is not None:
+                    return time.monotonic() - started
+        finally:
+            stop(ue)
+    raise SystemExit("the UE got no result")
+
+
+def join(link: str, runs: int, progress: Progress) -> dict[str, Any]:
+    """Start UEs that have no model, and once more with what they have fetched by then."""
+    found = []
+    with edge_process() as edge:
+        run_async(stocked(edge.url))
+        for _ in progress.track(range(runs), description="cold, warm"):
+            with tempfile.TemporaryDirectory() as cache:
+                cold = first_result(edge.url, link, cache)
+                found.append({"cold_first_result_s": cold, "warm_first_result_s": first_result(edge.url, link, cache)})
+    return {"link": link, **medians(found)}
+
+
+async def stocked(url: str) -> None:
+    """Return when an edge has made what it delivers."""
+    from signaling.inquiry import Inquiry
+
+    async with asyncio.timeout(STOCKED_SECONDS):
+        await Inquiry(url).run()
+
+
+def kill(progress: Progress) -> dict[str, Any]:
+    """Let the demo kill its edge."""
+    progress.add_task("kill", total=None)
+    with tempfile.TemporaryDirectory() as out:
+        summary = run_json("-m", "splitrtc", "demo", "--kill-edge", "5", "--json", "--out", out)
+    return {name: summary[name] for name in ("fallback_gap_s", "resume_split_s")}
+
+
+def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    """Run the benchmark."""
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    result: dict[str, Any] = {figure.path: None for figure in FIGURES[:4]} | {"drain": {"lost": None, "gap_ms": None}}
+    if "cold" in parts:
+        result |= join(options.link, options.runs, progress)
+    if "kill" in parts:
+        result |= kill(progress)
+    if "drain" in parts:
+        task = progress.add_task("drain", total=None)
+        flags = ("--drain-time", str(DRAIN_SECONDS))
+        with edge_process(*flags) as first, edge_process(*flags) as second:
+
+            def say(text: str) -> None:
+                progress.update(task, description=text)
+
+            result["drain"] = run_async(drain(first, second, options.ues, options.seconds, say))
+    return result
+
+
+def main() -> None:
+    """Run it from the command line."""
+    run_benchmark(
+        __file__,
+        __doc__ or "",
+        FIGURES,
+        measure,
+        Option("--parts", ",".join(PARTS), "what to measure, separated by commas"),
+        Option("--ues", 10, "UEs at the edge that drains"),
+        Option("--seconds", SETTLE_SECONDS, "time to look on after all UEs have left"),
+        Option("--link", "rate=20M,rtt=20", "emulated link for cold and warm"),
+        Option("--runs", 3, "starts with each cache, to take the median of"),
+    )
+
+
+if __name__ == "__main__":
+    main()
