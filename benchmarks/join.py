@@ -1,11 +1,16 @@
 """Joining an edge, losing it, and leaving it for another one.
 
-drain: two edge processes, and UEs at 5 frames per second each (real sessions, which run the head, in one process) at
-the first, which gets SIGTERM. Lost is every frame from then on that ended without a result, but for those that the
-device itself did not come to; the gap is the longest time between two results of one UE beyond the frame period.
+drain: two edge processes, and UEs at 5 frames per second each (real sessions, in one process) at the first, which gets
+SIGTERM. Frames of the clip are coded once, with the real head and a profile that codes each by itself, and replayed:
+ten devices on one machine would measure that. Lost is every frame from then on that ended without a result, but for
+those that the device itself did not come to; the gap is the longest time without a result at one UE, beyond the frame
+period.
 kill: `splitrtc demo --kill-edge 5`. cold, warm: `splitrtc ue` without the bundled models, from starting the process to
 the first result, with an empty cache and with what the first run has left there; HTTP, WebSocket and media go through
 one emulated link. The edge has run for a while, as it would have.
+prediction: what `splitrtc decide` predicts for a frame, from the edge's manifest, this machine's probe and the link as
+it is emulated, against the median of what frames take, for ten settings of device, link and profile. A slower device
+is emulated: it waits in proportion to what it has computed.
 """
 
 from __future__ import annotations
@@ -16,28 +21,48 @@ import contextlib
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.progress import Progress
 
-from benchmarks.common import Edge, Figure, Option, edge_process, medians, run_benchmark, run_json, stop
+from benchmarks.common import (
+    PROFILE,
+    Edge,
+    Figure,
+    Option,
+    edge_process,
+    medians,
+    play_for,
+    run_benchmark,
+    run_json,
+    stop,
+)
 from models.cache import CACHE_VARIABLE
+from pipeline.capabilities import capabilities
 from pipeline.cli.common import run_async
+from pipeline.deciding import predicted
+from pipeline.device import CodedFrame, DevicePart
 from pipeline.outcome import ANSWERED
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
+from signaling.decision import Link
+from signaling.inquiry import Inquiry
 
 if TYPE_CHECKING:
+    from pipeline.frames import Frame
     from pipeline.outcome import FrameResult
 
 FIGURES = (
@@ -45,11 +70,13 @@ FIGURES = (
     Figure("warm cache to first result", "warm_first_result_s", "s"),
     Figure("edge killed: longest gap between results", "fallback_gap_s", "s"),
     Figure("edge back: until split again", "resume_split_s", "s"),
+    Figure("predicted against measured latency, median error", "prediction_error"),
     Figure("drain: frames lost", "drain.lost"),
     Figure("drain: longest gap beyond the frame period", "drain.gap_ms", "ms"),
 )
-PARTS = ("cold", "kill", "drain")
+PARTS = ("cold", "kill", "prediction", "drain")
 FPS = 5.0
+CODED_FRAMES = 20
 SETTLE_SECONDS = 2.0
 """Until the UEs are in step, and after the edge has gone until the last result."""
 DRAIN_SECONDS = 10.0
@@ -65,15 +92,95 @@ class Watched:
     def __init__(self) -> None:
         self.results: list[FrameResult] = []
 
-    def gap(self, since: float) -> float:
-        """The longest time between two results, of which the later one came after ``since``, beyond the period."""
+    def gap(self, since: float, until: float) -> float:
+        """The longest time without a result between these two moments, beyond the frame period."""
         times = sorted(result.completed for result in self.results if result.answered)
-        return max((b - a for a, b in pairwise(times) if b > since), default=float("inf")) - 1 / FPS
+        before = [since, *(at for at in times if at <= since)][-1]
+        times = [before, *(at for at in times if since < at <= until), until]
+        return max(0.0, max(b - a for a, b in pairwise(times)) - 1 / FPS)
 
     def outcomes(self, since: float) -> Counter[str]:
         """How the frames ended that were captured after ``since``, or not over by then."""
         found = [result for result in self.results if result.completed > since]
         return Counter(result.dropped_at or result.status for result in found)
+
+
+class Replaying(DevicePart):
+    """A device that has coded the frames of a file already."""
+
+    coded: ClassVar[dict[int, CodedFrame]] = {}
+
+    def process(self, frame: Frame) -> CodedFrame:
+        """Code a picture of the first ones; then give it again and again."""
+        number = frame.index % CODED_FRAMES
+        if number not in self.coded:
+            self.coded[number] = super().process(frame)
+        wait = time.monotonic() - frame.captured
+        return replace(self.coded[number], frame_id=next(self._frame_ids), wait=wait)
+
+
+class Setting(NamedTuple):
+    """A device of a share of this machine's speed, a link (bit/s, milliseconds), and a profile."""
+
+    speed: float
+    rate: float
+    rtt: float
+    profile: str
+
+
+SETTINGS = (
+    Setting(1.0, 20e6, 20, "q4-zstd"),
+    Setting(1.0, 5e6, 40, "q4-zstd"),
+    Setting(1.0, 2e6, 80, "q4-zstd"),
+    Setting(0.5, 20e6, 20, "q4-zstd"),
+    Setting(0.25, 5e6, 20, "q4-zstd"),
+    Setting(0.1, 20e6, 10, "q4-zstd"),
+    Setting(1.0, 20e6, 20, "q8-zstd"),
+    Setting(0.5, 10e6, 40, "q8-zstd"),
+    Setting(0.25, 50e6, 5, "q8-zstd"),
+    Setting(0.5, 5e6, 100, "q8-zstd"),
+)
+
+
+def slower(speed: float) -> type[DevicePart]:
+    """A device of this share of this machine's speed."""
+
+    class Slower(DevicePart):
+        def process(self, frame: Frame) -> CodedFrame:
+            coded = super().process(frame)
+            time.sleep((coded.head + coded.encode) * (1 / speed - 1))
+            return coded
+
+    return Slower
+
+
+async def prediction(url: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Play the clip in each of the settings."""
+    inquiry = Inquiry(url)
+    async with asyncio.timeout(STOCKED_SECONDS):
+        await inquiry.run()
+    assert inquiry.manifest is not None
+    mine = await asyncio.get_running_loop().run_in_executor(None, capabilities)
+    speed = mine.flops
+    assert speed is not None
+    looks = []
+    for setting in SETTINGS:
+        say(f"prediction: {setting}")
+        link = f"rate={setting.rate:.0f},rtt={setting.rtt:g}"
+        wanted = UeSettings(url, mode="split", fps=FPS, profile=setting.profile, link=link)
+        with mock.patch("pipeline.parts.DevicePart", slower(setting.speed)):
+            async with UeSession(wanted) as session:
+                results: list[FrameResult] = []
+                await play_for(session.run("clip", repeat=True, sinks=[results.append]), seconds)
+                device = replace(mine, flops=speed * setting.speed)
+                told = predicted(inquiry.manifest, session.point, device, Link(setting.rate, setting.rtt))
+        assert told is not None
+        taken = statistics.median(1e3 * result.timings.total for result in results if result.answered)
+        error = abs(told.total - taken) / taken
+        looks.append(
+            {**setting._asdict(), "measured_ms": round(taken, 2), "error": round(error, 4), "predicted": told.to_json()}
+        )
+    return {"prediction_error": round(statistics.median(look["error"] for look in looks), 4), "predictions": looks}
 
 
 async def drain(first: Edge, second: Edge, ues: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -83,7 +190,7 @@ async def drain(first: Edge, second: Edge, ues: int, seconds: float, say: Callab
         sessions = []
         for number, one in enumerate(watched):
             say(f"{number + 1} UEs")
-            settings = UeSettings(first.url, edges=(second.url,), mode="split", fps=FPS)
+            settings = UeSettings(first.url, edges=(second.url,), mode="split", fps=FPS, profile=PROFILE)
             session = await stack.enter_async_context(UeSession(settings))
             if session.url != first.url:  # it looked at both, and found the other one nearer
                 await session.move(first.url)
@@ -107,7 +214,7 @@ async def drain(first: Edge, second: Edge, ues: int, seconds: float, say: Callab
     lost = sum(count for name, count in outcomes.items() if name not in (*ANSWERED, *DEVICE)) - cut_off
     return {
         "lost": lost,
-        "gap_ms": round(1e3 * max(one.gap(began) for one in watched), 1),
+        "gap_ms": round(1e3 * max(one.gap(began, ended) for one in watched), 1),
         "moved_s": round(moved, 3),
         "ues": ues,
         "frames": dict(sorted(outcomes.items())),
@@ -146,15 +253,12 @@ def join(link: str, runs: int, progress: Progress) -> dict[str, Any]:
 
 async def stocked(url: str) -> None:
     """Return when an edge has made what it delivers."""
-    from signaling.inquiry import Inquiry
-
     async with asyncio.timeout(STOCKED_SECONDS):
         await Inquiry(url).run()
 
 
-def kill(progress: Progress) -> dict[str, Any]:
+def kill() -> dict[str, Any]:
     """Let the demo kill its edge."""
-    progress.add_task("kill", total=None)
     with tempfile.TemporaryDirectory() as out:
         summary = run_json("-m", "splitrtc", "demo", "--kill-edge", "5", "--json", "--out", out)
     return {name: summary[name] for name in ("fallback_gap_s", "resume_split_s")}
@@ -162,22 +266,31 @@ def kill(progress: Progress) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Run the benchmark."""
-    parts = options.parts.split(",")
-    if unknown := set(parts) - set(PARTS):
+    chosen = options.parts.split(",")
+    if unknown := set(chosen) - set(PARTS):
         raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    result: dict[str, Any] = {figure.path: None for figure in FIGURES[:4]} | {"drain": {"lost": None, "gap_ms": None}}
-    if "cold" in parts:
+    result: dict[str, Any] = {figure.path: None for figure in FIGURES[:5]} | {"drain": {"lost": None, "gap_ms": None}}
+    task = progress.add_task("join", total=None)
+
+    def say(text: str) -> None:
+        progress.update(task, description=text)
+
+    if "cold" in chosen:
         result |= join(options.link, options.runs, progress)
-    if "kill" in parts:
-        result |= kill(progress)
-    if "drain" in parts:
+    if "kill" in chosen:
+        say("kill")
+        result |= kill()
+    if "prediction" in chosen:
+        task = progress.add_task("prediction", total=None)
+        with edge_process() as edge:
+            result |= run_async(
+                prediction(edge.url, options.seconds, lambda text: progress.update(task, description=text))
+            )
+    if "drain" in chosen:
         task = progress.add_task("drain", total=None)
         flags = ("--drain-time", str(DRAIN_SECONDS))
-        with edge_process(*flags) as first, edge_process(*flags) as second:
-
-            def say(text: str) -> None:
-                progress.update(task, description=text)
-
+        replaying = mock.patch("pipeline.parts.DevicePart", Replaying)
+        with replaying, edge_process(*flags) as first, edge_process(*flags) as second:
             result["drain"] = run_async(drain(first, second, options.ues, options.seconds, say))
     return result
 

@@ -389,11 +389,13 @@ async def test_who_comes_while_it_closes_is_refused_at_once(serve: Any, make_edg
                     closing_down = asyncio.create_task(edge_server.close())
                 await asyncio.sleep(0)
             assert closing_down is not None
-            async with asyncio.timeout(CLOSE_TIMEOUT):  # nobody holds it up
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT):  # a socket has CLOSE_TIMEOUT to confirm its end, no more
                 await closing_down
             async with asyncio.timeout(WAIT):
-                answers = [await reader.read() for reader, _ in opened]
-            assert not [a for a in answers if a and not a.startswith((b"HTTP/1.1 101", b"HTTP/1.1 503"))]
+                answers = await asyncio.gather(*(reader.read() for reader, _ in opened), return_exceptions=True)
+            told = [answer[:12] for answer in answers if isinstance(answer, bytes) and answer]
+            assert set(told) <= {b"HTTP/1.1 101", b"HTTP/1.1 503"}
+            assert told
         finally:
             for _, writer in opened:
                 writer.close()
