@@ -175,7 +175,7 @@ async def prediction(url: str, seconds: float, say: Callable[[str], None]) -> di
                 device = replace(mine, flops=speed * setting.speed)
                 told = predicted(inquiry.manifest, session.point, device, Link(setting.rate, setting.rtt))
         assert told is not None
-        taken = statistics.median(1e3 * result.timings.total for result in results if result.answered)
+        taken = statistics.median(1e3 * (result.timings.total or 0.0) for result in results if result.answered)
         error = abs(told.total - taken) / taken
         looks.append(
             {**setting._asdict(), "measured_ms": round(taken, 2), "error": round(error, 4), "predicted": told.to_json()}

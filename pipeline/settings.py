@@ -143,7 +143,7 @@ class UeSettings:
     no edge is needed (``url`` may be empty); ``remote``, the edge alone, which is sent the picture; ``auto``, split,
     and local while that gives no results. ``auto`` never gives up, as with ``reconnect``; ``fallback`` False spares
     the memory of the model that the device keeps for it. ``privacy`` "no-pictures" refuses whatever would send the
-    picture. ``edges`` are further ones, tried in this order after ``url``.
+    picture. ``edges`` are further ones; the best of all is tried first.
 
     ``decide`` says who decides on the operating point, and how (TR 26.927 clause 5.2.3.2): "network" asks the edge
     (case 1), "ue" asks for its candidates and chooses (case 2), by what each would take; "offer" offers all in the
@@ -206,7 +206,7 @@ class UeSettings:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All edges, in the order in which they are tried."""
+        """All edges, as the user gave them."""
         return (self.url, *self.edges)
 
     @property
