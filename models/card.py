@@ -252,12 +252,14 @@ class ModelCard:
             (_is_uncalibrated(self.output_profile), "'output_profile' is raw, raw-zstd or raw-snappy"),
             (len(set(names)) == len(names), "no two partitions have the same name"),
             (all(len(set(cut)) == len(cut) for cut in cuts), "a partition names each tensor once"),
+            (len(set(map(frozenset, cuts))) == len(cuts), "no two partitions are the same cut"),
             (all(is_tensor_name(name) for cut in cuts for name in cut), "a tensor's name has 1 to 512 bytes of UTF-8"),
             (
                 sum(partition.default for partition in self.partitions) == (1 if self.partitions else 0),
                 "exactly one partition is the default",
             ),
             (self.default_profile in self.profiles, "'default_profile' is among 'profiles'"),
+            (len(set(self.profiles)) == len(self.profiles), "'profiles' names each profile once"),
             (
                 {rung.profile for cut in self.partitions for rung in cut.ladder} <= set(self.profiles),
                 "the profiles of a ladder are among 'profiles'",

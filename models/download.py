@@ -34,6 +34,8 @@ MAX_BYTES = 2**32
 """Of a file whose size nobody has stated."""
 TIMEOUT = 20.0
 """Seconds without a byte after which a server counts as gone."""
+READ_TIME = 60.0
+"""Seconds after which `read_url` waits for no more, however steadily it comes."""
 ATTEMPTS = 5
 """How often a connection that was cut is taken up again, as long as each one brought something."""
 
@@ -85,7 +87,7 @@ def read_url(url: str, access: Access, limit: int) -> bytes:
     """
     try:
         with access.opener().open(urllib.request.Request(url), timeout=TIMEOUT) as response:
-            data: bytes = response.read(limit + 1)
+            data = _read_in_time(response, limit + 1)
     except urllib.error.HTTPError as error:
         with error:
             raise Unreachable(f"cannot fetch {url}: the server answers {error.code} {error.reason}") from error
@@ -94,6 +96,16 @@ def read_url(url: str, access: Access, limit: int) -> bytes:
     if len(data) > limit:
         raise ModelFileError(f"{url} is larger than {limit} bytes")
     return data
+
+
+def _read_in_time(response: Any, size: int) -> bytes:
+    data = bytearray()
+    over = time.monotonic() + READ_TIME
+    while chunk := response.read1(size - len(data)):
+        data += chunk
+        if time.monotonic() > over:
+            raise TimeoutError(f"it takes longer than {READ_TIME:g} s")
+    return bytes(data)
 
 
 def is_url(text: str) -> bool:
@@ -276,11 +288,12 @@ def _unpack(response: Any, part: IO[bytes], download: Download, progress: Progre
     assert download.size is not None
     there = 0
     progress(there, download.size)
+    arriving: Any = _Arriving(response)  # of a file's methods it has the one that is called
     # Read piece by piece: a few bytes could unpack to any number.
-    with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(response) as reader:
+    with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(arriving) as reader:
         while True:
             try:
-                chunk = reader.read(_chunk(download))
+                chunk = reader.read1(_chunk(download))
             except zstandard.ZstdError as error:
                 raise ModelFileError(f"{download.url} is not the file: its compressed form is damaged") from error
             except (OSError, http.client.HTTPException) as error:
@@ -311,9 +324,20 @@ def _append(part: IO[bytes], chunk: bytes, download: Download) -> None:
         time.sleep(len(chunk) / download.rate)
 
 
+class _Arriving:
+    """Reads what has come of a body: `read` of an answer waits for all of what it is asked for, `progress` with it."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def read(self, size: int) -> bytes:
+        chunk: bytes = self._response.read1(size)
+        return chunk
+
+
 def _read(response: Any, size: int) -> bytes:
     try:
-        chunk: bytes = response.read(size)
+        chunk: bytes = response.read1(size)
     except (OSError, http.client.HTTPException) as error:
         raise _Lost(error) from error
     return chunk

@@ -251,7 +251,8 @@ class Lanes:
         self._changed.set()
         # That there is no connection is told, with the reason, by whoever sees to that.
         if change.mode != NO_LANE or self.current is not None:
-            logger.log(logging.INFO if change.mode == "split" else logging.WARNING, "%s", change.text)
+            is_makeshift = change.mode in ("local", NO_LANE) and len(self.changes) > 1
+            logger.log(logging.WARNING if is_makeshift else logging.INFO, "%s", change.text)
         self._on_change(change)
 
     def _tick(self) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import metadata
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from models import IntermediateData, ModelInformation, SplitPoint, profile_ids
@@ -13,6 +14,9 @@ from models.information import EndpointCapabilities
 from pipeline.reservations import RESERVATION
 from signaling import MAX_OFFERS
 from signaling.manifest import (
+    MAX_MODELS,
+    MAX_PARTITIONS,
+    MAX_PROFILES,
     EdgeLimits,
     File,
     Load,
@@ -47,7 +51,8 @@ def make_manifest(
 ) -> Manifest:
     """What is served at these points, the preferred ones first, with the files that the shelf has to give.
 
-    Of costs it says what the appraisal knows by now.
+    Of costs it says what the appraisal knows by now. What is beyond the limits of a manifest is left out: nobody would
+    read the rest.
     """
     by_model: dict[str, list[OperatingPoint]] = {}
     for point in points:
@@ -58,7 +63,9 @@ def make_manifest(
         load=load,
         limits=EdgeLimits(max_offers=MAX_OFFERS, reservation_ms=1e3 * RESERVATION),
         capabilities=appraisal.capabilities or EndpointCapabilities(frameworks=("ONNX",), profiles=profile_ids()),
-        models=tuple(entry for found in by_model.values() for entry in _entries(found, shelf, appraisal)),
+        models=tuple(
+            islice((entry for found in by_model.values() for entry in _entries(found, shelf, appraisal)), MAX_MODELS)
+        ),
     )
 
 
@@ -72,6 +79,7 @@ def _entries(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Appraisa
     file = shelf.card(card)
     if file is None or not by_cut:
         return
+    by_cut = dict(islice(by_cut.items(), MAX_PARTITIONS))
     cost = appraisal.model(card.digest)
     yield ModelEntry(
         information=ModelInformation(
@@ -120,7 +128,7 @@ def _partition(points: Sequence[OperatingPoint], shelf: Shelf, appraisal: Apprai
         variants=tuple(
             VariantEntry(name, _file(head) if head else None, head_macs, head_ms) for name, head in heads.items()
         ),
-        profiles=tuple(_profile(point, shelf) for point in points),
+        profiles=tuple(_profile(point, shelf) for point in points[:MAX_PROFILES]),
         carries_input=bool(set(first.cut.tensors) & {spec.name for spec in first.card.inputs}),
         tail_ms=None if cost is None else cost.tail_ms,
     )

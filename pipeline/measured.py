@@ -62,8 +62,7 @@ def _read(path: Path, key: str) -> dict[str, float] | None:
         with path.open("rb") as file:
             value = json.loads(file.read(MAX_BYTES))
         values = value["values"]
-        if value["key"] != key or not all(type(number) in (int, float) for number in values.values()):
-            return None
-        return {name: number for name, number in values.items() if math.isfinite(number) and number >= 0}
+        usable = all(type(number) in (int, float) and 0 <= number < math.inf for number in values.values())
+        return dict(values) if usable and value["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None

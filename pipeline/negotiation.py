@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
 from signaling import (
@@ -19,7 +21,6 @@ from signaling import (
     rejection,
 )
 from signaling.decision import Edge
-from signaling.manifest import manifest_bytes
 
 if TYPE_CHECKING:
     from pipeline.offers import OperatingPoint
@@ -39,6 +40,13 @@ def _matched(manifest: Manifest, need: Need) -> Manifest:
             cuts = tuple(cut for cut in model.partitions if need.partition in (None, cut.name, cut.id))
             models.append(replace(model, partitions=cuts))
     return replace(manifest, models=tuple(models))
+
+
+def _fitting(manifest: Manifest) -> Manifest:
+    """With as many models, the preferred ones first, as a message has room for, and one in any case."""
+    sizes = accumulate(len(json.dumps(model.to_json(), separators=(",", ":"))) for model in manifest.models)
+    count = sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes))
+    return replace(manifest, models=manifest.models[: max(1, count)])
 
 
 def _decide(manifest: Manifest, need: Need) -> Decision:
@@ -63,9 +71,7 @@ def selected(manifest: Manifest, need: Need, retry_after: float) -> Selection:
 
 def information(manifest: Manifest, request: InformationRequest) -> InformationResponse:
     """The candidates for this UE, and which of them the edge would take (steps 3b, 4b)."""
-    manifest = _matched(manifest, request.need)
-    while len(manifest.models) > 1 and len(manifest_bytes(manifest)) > MOST_BYTES:
-        manifest = replace(manifest, models=manifest.models[:-1])  # the preferred ones come first
+    manifest = _fitting(_matched(manifest, request.need))
     chosen = _decide(manifest, request.need).chosen
     return InformationResponse(
         id=request.id,

@@ -49,8 +49,10 @@ class DeviceParts:
 
         The edge at ``url`` delivers what the device has not.
 
-        The same ones each time, unless a better head has arrived since.
+        The same ones each time, unless a better head has arrived since, or loading failed.
         """
+        if self._loading is not None and self._loading.done() and self._loading.exception() is not None:
+            self._offered, self._loading = (), None  # what failed is tried again: a head may have not arrived
         if self._has_better.is_set():
             self._has_better.clear()
             self._offered, self._loading = (), None

@@ -19,9 +19,9 @@ __all__ = ["Gate", "problem_response"]
 class Gate:
     """Lets those in who have the token and do not come too often.
 
-    Without a ``token``, web pages come in from ``allow_origins`` and from this machine's own address here alone.
-    ``rate`` is how often one address may come per second in the long run. BadArgument for a token or an origin that
-    is none.
+    Without a ``token``, web pages come in from ``allow_origins`` and from this machine's own address here alone; and
+    what is no WebSocket is asked for at such an address, as a page's own name could be made to lead here. ``rate`` is
+    how often one address may come per second in the long run. BadArgument for a token or an origin that is none.
     """
 
     def __init__(self, token: str | None, rate: float, allow_origins: Iterable[str] = ()) -> None:
@@ -40,8 +40,11 @@ class Gate:
         headers = request.headers
         if not self._guard.admits(headers.get("Authorization"), subprotocols):
             return problem_response(make_problem(UNAUTHORIZED), {"WWW-Authenticate": "Bearer"})
-        if self._anyone and not self._origins.admits(headers.get("Origin"), headers.get("Host")):
-            detail = "the edge has no token, and does not know this page"
+        host = headers.get("Host", "")
+        # Browsers name a page's origin with every WebSocket, but not when it asks the host that it came from.
+        origin = headers.get("Origin", None if "Upgrade" in headers else f"http://{host}")
+        if self._anyone and not self._origins.admits(origin, host):
+            detail = "the edge has no token, and does not know the page, or the name by which it was asked"
             return problem_response(make_problem(ORIGIN_NOT_ALLOWED, detail))
         return None
 

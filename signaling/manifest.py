@@ -22,6 +22,9 @@ from splitrtc_errors import ModelFileError, ProtocolError
 __all__ = [
     "DELIVERIES",
     "MAX_BYTES",
+    "MAX_MODELS",
+    "MAX_PARTITIONS",
+    "MAX_PROFILES",
     "STATES",
     "TAKE_MODELS",
     "EdgeLimits",

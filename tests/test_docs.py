@@ -144,5 +144,7 @@ def test_program_runs(program: str, edge_url: str, images: Path, tmp_path: Path)
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    # On a busy machine the edge may fall silent for a moment, and whoever runs the program is told.
+    told = [line for line in done.stderr.splitlines() if not line.startswith("waiting for the edge: no result for")]
+    assert (done.returncode, told) == (0, [])
     assert done.stdout.strip()

@@ -16,6 +16,7 @@ MACROBLOCK = 16
 """Pixels along its edge."""
 
 _START = b"\0\0\1"
+_ENDS = (b"\0\0\0", _START, b"\0\0\2")
 _PROFILES = (66, 77, 100)
 """Baseline, main and high."""
 _HIGH = 100
@@ -28,9 +29,12 @@ def split(stream: bytes) -> list[bytes]:
 
 
 def nal_type(unit: bytes) -> int:
-    """Return a NAL unit's type. CodecError when it is empty, or its forbidden bit is set."""
+    """Return a NAL unit's type. CodecError when it is empty, has its forbidden bit set, or is more than one unit."""
     if not unit or unit[0] & 0x80:
         raise CodecError("a NAL unit that is empty or has its forbidden bit set")
+    # Where these stand, a decoder sees the end of the unit (7.4.1), and behind it another one that nobody has checked.
+    if any(end in unit for end in _ENDS):
+        raise CodecError("a NAL unit with a start code inside")
     return unit[0] & 31
 
 

@@ -278,11 +278,11 @@ class ScalarDecoder(Decoder):
                 if (piece.tensor, piece.first) < next_free:
                     raise CodecError("a slice that is out of order or overlaps the one before")
                 stop = piece.first + piece.elements
+                next_free = (piece.tensor, stop)  # also of a slice that turns out to be damaged: that takes time, too
                 self._codes[piece.tensor].read(piece, self._decompress, stored[piece.tensor][piece.first : stop])
             except CodecError:
                 damaged += 1
                 continue
-            next_free = (piece.tensor, stop)
             runs[piece.tensor].append((piece.first, stop))
         missing = 0
         for number, code in enumerate(self._codes):

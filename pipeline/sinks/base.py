@@ -38,10 +38,9 @@ class Sink(abc.ABC):
     backlog: int = RECORDER_BACKLOG
     """How many results may wait for this sink."""
     answered_only: bool = False
-    """Give it only frames that have a result, not those that were dropped or lost.
-
-    While nobody answers it is given all of them, so that what it shows does not stand still.
-    """
+    """Give it only frames that have a result, not those that were dropped or lost."""
+    never_still: bool = False
+    """Give it nevertheless all frames while nobody answers, so that what it shows does not stand still."""
     wants_stop: bool = False
     """Set by the sink itself when its user asks for the end of the stream."""
 
@@ -93,7 +92,8 @@ class SinkRunner:
 
     def put(self, result: FrameResult) -> None:
         """Hand over a result, without ever waiting."""
-        if self.sink.answered_only and not result.answered and result.mode != NO_LANE:
+        shown = result.answered or (self.sink.never_still and result.mode == NO_LANE)
+        if self.sink.answered_only and not shown:
             return
         with self._changed:
             if self._closing or self._ended:

@@ -31,6 +31,7 @@ class VideoSink(Sink):
     """Records answered frames with their results drawn in, as H.264; each stands at the time of its capture."""
 
     answered_only = True
+    never_still = True
 
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)

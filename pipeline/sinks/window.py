@@ -31,6 +31,7 @@ class WindowSink(Sink):
     name = "window"
     backlog = VIEWER_BACKLOG
     answered_only = True
+    never_still = True
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None

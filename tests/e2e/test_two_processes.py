@@ -18,7 +18,7 @@ import pytest
 
 from models import PartitionStore, Zoo
 from models.cache import CACHE_VARIABLE
-from pipeline.offers import points
+from pipeline.offers import points, remote_points
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
 from rtc import Peer
@@ -112,7 +112,7 @@ async def test_no_common_model(start_edge: Any, run_ue: Any, tiny_model: Path) -
             async with session(edge.url, models=(tiny_model,), model="tiny"):
                 pass
         acceptable = refused.value.problem["acceptable"]
-        assert len(acceptable) == len(points(Zoo()))
+        assert len(acceptable) == len(points(Zoo())) + len(remote_points(Zoo(), here=True))
         assert all(line.startswith("model=ssdlite_mbv2_coco_300;digest=sha-256:") for line in acceptable)
         assert edge.sessions == 0
 

@@ -223,6 +223,12 @@ BAD_CARDS: list[tuple[str, object, str]] = [
         of_tensors(preprocessing=CARD["preprocessing"], inputs=[{**CARD["inputs"][0], "shape": [1, 1, 8, 8]}]),
         "1 x 3 x height x width",
     ),
+    ("a profile twice", changed(profiles=["q4-zstd", "q4-zstd"]), "names each profile once"),
+    (
+        "a cut twice",
+        changed(partitions=[CARD["partitions"][1], {**CARD["partitions"][1], "name": "x", "default": False}]),
+        "are the same cut",
+    ),
     ("default profile", changed(default_profile="raw"), "'default_profile' is among 'profiles'"),
     *((f"no {member}", {k: v for k, v in CARD.items() if k != member}, f"'{member}' is missing") for member in CARD),
 ]

@@ -169,6 +169,16 @@ def test_no_unit(unit: bytes) -> None:
         nal_type(unit)
 
 
+@pytest.mark.parametrize("end", [b"\0\0\0", b"\0\0\1", b"\0\0\2"])
+@pytest.mark.parametrize("hidden_in", [0, 1, 2])
+def test_no_unit_hides_another_one(end: bytes, hidden_in: int) -> None:
+    # A decoder would allocate what the parameter set in there says.
+    units = [sps(), pps(), coded()]
+    units[hidden_in] += end + sps(width=1000, height=1000)
+    with pytest.raises(CodecError, match="a start code inside"):
+        parse_message(pack_message(Message(0, (units[0], units[1]), units[2])), True, [(64, 32)])
+
+
 @pytest.mark.parametrize("intra", [True, False])
 def test_messages_come_back(intra: bool) -> None:
     message = Message(1, (sps(), pps()) if intra else (), coded(7, IDR if intra else SLICE))

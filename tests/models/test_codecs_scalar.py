@@ -279,6 +279,7 @@ def test_whole_slices() -> None:
         pytest.param([piece(0, 2, b"\1\2"), piece(4, 2, b"\5\6")], [1, 2, 0, 0, 5, 6, 0, 0], 0, id="gap"),
         pytest.param([WHOLE[0], WHOLE[0], WHOLE[1]], [1, 2, 3, 4, 5, 6, 7, 8], 1, id="twice"),
         pytest.param([piece(0, 3, b"\1\2\3"), piece(2, 2, b"xx")], [1, 2, 3, 0, 0, 0, 0, 0], 1, id="overlap"),
+        pytest.param([piece(0, 6, b"x"), *WHOLE], [0, 0, 0, 0, 0, 0, 7, 8], 2, id="again after a damaged one"),
         pytest.param([piece(3, 1, b"\4"), piece(0, 3, b"xxx")], [0, 0, 0, 4, 0, 0, 0, 0], 1, id="backwards"),
         pytest.param([WHOLE[1], WHOLE[0]], [0, 0, 0, 0, 0, 0, 7, 8], 1, id="tensors backwards"),
         pytest.param([piece(0, 1, b"", tensor=2)] * 9, [0] * 8, 9, id="no such tensor"),

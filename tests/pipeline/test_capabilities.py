@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_a_spoilt_cache_is_measured_over(cache: Path, content: bytes) -> None:
     assert remembered("x", lambda: {"ms": 3.0}) == {"ms": 2.0}
 
 
-@pytest.mark.parametrize("bad", ["fast", True, None, [1]])
+@pytest.mark.parametrize("bad", ["fast", True, None, [1], -1.0, math.inf, math.nan])
 def test_values_that_are_no_numbers_are_measured_over(cache: Path, bad: Any) -> None:
     remembered("x", lambda: {"ms": 1.0})
     (file,) = cache.iterdir()

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import json
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pipeline.appraisal import Appraisal
 from pipeline.delivery import Delivery
 from pipeline.manifest import make_manifest
 from pipeline.offers import points
+from pipeline.parts import DeviceParts
 from pipeline.settings import UeSettings
 from pipeline.shelf import Shelf
 from signaling import SignalingServer
@@ -155,6 +157,44 @@ async def test_what_is_wanted_is_what_comes(url: str) -> None:
     await refused(url, UnknownModel, "does not deliver the head of huge; it serves: early of tiny, late", model="huge")
     await refused(url, UnknownModel, "does not deliver the head of middle of tiny", model="tiny", partition="middle")
     await refused(url, UnknownModel, "the edge has no profile q7-zstd", profile="q7-zstd")
+
+
+async def test_a_head_that_did_not_arrive_is_asked_for_again(url: str, files: Files) -> None:
+    head = files.manifest.models[0].partitions[0].variants[0].head
+    assert head is not None
+    absent = files.shelf.pop(head.digest.removeprefix("sha-256:"))
+    with ThreadPoolExecutor(1) as executor:
+        parts = DeviceParts(UeSettings(url, token="secret", bundled=False), executor)
+        for is_there in (False, True):
+            offered = await parts.offered(url)
+            parts.preload()
+            if is_there:
+                assert (await parts.get(offered[0].offer(30.0))).point == offered[0]
+            else:
+                with pytest.raises(Unreachable, match="404"):
+                    await parts.get(offered[0].offer(30.0))
+                files.shelf[absent.hex] = absent
+        await parts.close()
+
+
+def test_a_manifest_has_what_its_readers_take(files: Files, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = points(Zoo((tiny_model,), bundled=False), model="tiny")
+    shelf = Shelf(PartitionStore())
+    shelf.stock(found)
+
+    def made() -> Manifest:
+        return make_manifest(found, shelf, Appraisal(PartitionStore(), "cpu", 1), state="ready", load=Load(0, 1))
+
+    whole = made().models[0]
+    assert len(whole.partitions) > 1 < len(whole.partitions[0].profiles)
+    monkeypatch.setattr("pipeline.manifest.MAX_PARTITIONS", 1)
+    monkeypatch.setattr("pipeline.manifest.MAX_PROFILES", 1)
+    (model,) = made().models
+    cut = replace(whole.partitions[0], profiles=whole.partitions[0].profiles[:1])
+    assert model.partitions == (cut,)
+    assert [point.identifier for point in model.information.split_points] == [cut.id]
+    monkeypatch.setattr("pipeline.manifest.MAX_MODELS", 0)
+    assert made().models == ()
 
 
 async def test_without_the_token_nothing_is_had(url: str, files: Files) -> None:

@@ -89,9 +89,8 @@ def test_a_slow_machine_is_advised(look: Look, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def zoo_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the bundled zoo that a test may spoil: the folder of its model."""
-    bundled = Path(models.zoo.__file__).parent
-    shutil.copytree(bundled, tmp_path / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(models.zoo, "__file__", str(tmp_path / "zoo" / "__init__.py"))
+    shutil.copytree(models.zoo.BUNDLED, tmp_path / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(models.zoo, "BUNDLED", tmp_path / "zoo")
     return tmp_path / "zoo" / "ssdlite_mbv2_coco_300"
 
 

@@ -649,7 +649,7 @@ async def test_video_of_strangers_is_decoded_only_where_it_is_wanted(tmp_path: P
         with pytest.raises(NoCommonOperatingPoint) as refused:
             async with ue(edge.url, profile="avc", model="other", models=(tmp_path,)):
                 pass
-    assert [line.partition(";profile=")[2][:4] for line in refused.value.problem["acceptable"]] == ["raw;"]
+    assert [line.partition(";profile=")[2][:4] for line in refused.value.problem["acceptable"]] == ["raw;", "vide"]
 
 
 def offers_of_request(stub_edge: Any) -> Any:

@@ -66,6 +66,23 @@ async def test_a_file_is_had_by_its_digest(edge: SignalingServer, http: aiohttp.
     assert response.content_length == len(CONTENT)
 
 
+async def test_a_page_whose_name_was_made_to_lead_here_gets_nothing(
+    serve: Any, make_edge: Any, served: ServedFile, http: aiohttp.ClientSession
+) -> None:
+    options: dict[str, Any] = {"manifest": lambda: b"{}", "find_file": {served.hex: served}.get}
+    async with serve(make_edge(), token=None, allow_origins=["https://page.example"], **options) as edge:
+        for place in (url(edge), f"http://127.0.0.1:{edge.port}/manifest"):
+            for host, status in (
+                (f"127.0.0.1:{edge.port}", 200),
+                (f"localhost:{edge.port}", 200),
+                (f"evil.example:{edge.port}", 403),
+            ):
+                response, _ = await get(http, place, Host=host)
+                assert response.status == status
+            response, _ = await get(http, place, Origin="https://page.example", Host="page.example")
+            assert response.status == 200
+
+
 async def test_head_says_the_same_without_the_bytes(edge: SignalingServer, http: aiohttp.ClientSession) -> None:
     async with http.head(url(edge)) as response:
         assert (response.status, response.content_length) == (200, len(CONTENT))
@@ -114,7 +131,7 @@ async def test_compressed_forms_have_tags_of_their_own(
 )  # fmt: skip
 async def test_nothing_else_is_to_be_had(edge: SignalingServer, path: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
-    writer.write(f"GET /files/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"GET /files/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()

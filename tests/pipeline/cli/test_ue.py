@@ -287,9 +287,10 @@ def test_changes_of_the_mode_are_lines_before_the_summary(splitrtc: Call, unused
     done = splitrtc("ue", *words)
     watcher.join(10)
     assert done.exit_code == 0, done.err
-    change, summary = map(json.loads, done.out.splitlines())
-    assert (change["event"], change["mode"], change["point"]["partition"]) == ("mode", "split", "bottleneck_7")
-    assert summary["mode"] == "split"
+    *changes, summary = map(json.loads, done.out.splitlines())  # on a busy machine the edge may fall silent meanwhile
+    change = next(change for change in changes if change["mode"] == "split")
+    assert (change["event"], change["point"]["partition"]) == ("mode", "bottleneck_7")
+    assert summary["mode"] == changes[-1]["mode"]
 
 
 @contextlib.contextmanager

@@ -201,12 +201,16 @@ def test_a_sink_that_was_never_started_is_closed_without_a_word() -> None:
     assert runner.error is None
 
 
-def test_while_nobody_answers_a_viewer_gets_all_frames(make_result: Callable[..., FrameResult]) -> None:
+@pytest.mark.parametrize(("never_still", "got"), [(True, [1]), (False, [])])
+def test_while_nobody_answers_what_never_stands_still_gets_all_frames(
+    make_result: Callable[..., FrameResult], never_still: bool, got: list[int]
+) -> None:
     gate = Gate(answered_only=True)
+    gate.never_still = never_still
     gate.opened.set()
     runner = SinkRunner(gate)
     runner.start(INFO)
     for index, mode in enumerate(("split", "none", "local")):
         runner.put(replace(make_result(index, answered=False), mode=mode))
     runner.close()
-    assert gate.got == [1]
+    assert gate.got == got
