@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.edge import RETRY_AFTER, Edge
+from pipeline.edge import RETRY_AFTER, Edge, _Place
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
 from signaling import Drain
@@ -111,12 +111,12 @@ async def test_who_has_nowhere_to_go_stays_until_the_end(
 async def test_an_edge_that_is_full_is_asked_again_when_it_said(
     edges: tuple[Edge, Edge], make_feed: Any, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.edge.RETRY_AFTER", 0.3)
+    monkeypatch.setattr("pipeline.edge.RETRY_AFTER", 1.0)
     first, second = edges
     async with Watched(first.url, edges=(second.url,), mode="split") as session:
         here, there = at_both(session, first, second)
-        places = set(range(there.settings.max_sessions))
-        there._places.update(places)  # type: ignore[arg-type]
+        places = {_Place(None) for _ in range(there.settings.max_sessions)}
+        there._places.update(places)
         async with streaming(session, make_feed(), pictures[0]) as stream:
             await stream.until("split")
             draining = asyncio.create_task(here.drain(WAIT))
@@ -124,10 +124,10 @@ async def test_an_edge_that_is_full_is_asked_again_when_it_said(
                 while not there.outcomes["sessions_refused"]:  # noqa: ASYNC110 - an edge tells nobody
                     await asyncio.sleep(0.002)
             asked = time.monotonic()
-            there._places.difference_update(places)  # type: ignore[arg-type]
+            there._places.difference_update(places)
             async with asyncio.timeout(WAIT):
                 await draining
-            assert time.monotonic() - asked >= 0.2
+            assert time.monotonic() - asked >= 0.9
             assert there.outcomes["sessions_refused"] == 1
             await stream.until("split")
             assert outcomes(stream) <= UNLOST
