@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 MOVE_PATIENCE = 2.0
 """Seconds that the edge moved to gets for a first result; then it serves without one: there may be no frames."""
 
+DEPARTURE = 0.2
+"""Share of the time which a draining edge gives that its UEs spread their departures over: to connect takes both ends
+some 50 ms of computing, in which the frames of others wait."""
+
 
 class Keeper:
     """Has one connection after the other, and two while it moves. To be used in the thread of the event loop."""
@@ -243,6 +247,7 @@ class Keeper:
         self._free_at[old.url] = until
         if not set(self._settings.urls) - {old.url}:
             return
+        await asyncio.sleep(self._backoff.some_of(DEPARTURE * max(0.0, until - time.monotonic())))
         while True:
             for url in await self._order():
                 if old is not self.connection or old.ended.done():

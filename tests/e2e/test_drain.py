@@ -28,7 +28,7 @@ def frames(path: Path) -> list[dict[str, Any]]:
 
 
 def test_two_ues_go_to_the_other_edge(start_edge: Any, start_ue: Any, until: Any, tmp_path: Path) -> None:
-    with start_edge("--drain-time", "30") as first, start_edge() as second, contextlib.ExitStack() as stack:
+    with start_edge("--drain-time", "15") as first, start_edge() as second, contextlib.ExitStack() as stack:
         lines = [tmp_path / f"{number}.jsonl" for number in range(2)]
         # Where they begin depends on how near the edges seem to be on a busy machine; that is as it should be.
         edges = ("--edge", second.url)

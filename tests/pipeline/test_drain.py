@@ -24,6 +24,11 @@ UNLOST = {("ok", None), ("skipped", "slot"), ("skipped", "sender"), ("superseded
 """What may become of frames that nobody has lost: a device or an edge that is busy takes the newest."""
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.keeper.DEPARTURE", 0.005)
+
+
 @pytest.fixture
 async def edges() -> AsyncIterator[tuple[Edge, Edge]]:
     settings = EdgeSettings("127.0.0.1:0", workers=1)
