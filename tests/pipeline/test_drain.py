@@ -25,8 +25,9 @@ UNLOST = {("ok", None), ("skipped", "slot"), ("skipped", "sender"), ("superseded
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.keeper.DEPARTURE", 0.005)
+    monkeypatch.setattr(Stream, "period", 0.1)  # two devices and two edges in one event loop
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ class Watched(UeSession):
 class Stream:
     """A camera: gives a picture every few milliseconds for as long as it lasts."""
 
+    period = 0.03
+
     def __init__(self, session: UeSession, feed: Any, picture: np.ndarray, sinks: Any = ()) -> None:
         self.run = session.run(feed, every=True, sinks=sinks)
         self.results: list[FrameResult] = []
@@ -54,7 +56,7 @@ class Stream:
     async def _give(self, feed: Any, picture: np.ndarray) -> None:
         while True:
             feed.give(picture)
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(self.period)
 
     async def _take(self) -> None:
         async for result in self.run:
