@@ -13,6 +13,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,11 +84,16 @@ class Download:
 def read_url(url: str, access: Access, limit: int) -> bytes:
     """Return what a server that the user has named has at a URL, ``limit`` bytes at most.
 
-    Raises Unreachable when it cannot be had, ModelFileError when it is larger.
+    Raises Unreachable when it cannot be had, ModelFileError when it is larger, or damaged.
     """
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
     try:
-        with access.opener().open(urllib.request.Request(url), timeout=TIMEOUT) as response:
+        with access.opener().open(request, timeout=TIMEOUT) as response:
             data = _read_in_time(response, limit + 1)
+            if response.headers.get("Content-Encoding") == "gzip":
+                data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, limit + 1)
+    except zlib.error as error:
+        raise ModelFileError(f"what {url} sends is damaged: {error}") from error
     except urllib.error.HTTPError as error:
         with error:
             raise Unreachable(f"cannot fetch {url}: the server answers {error.code} {error.reason}") from error

@@ -89,9 +89,9 @@ class Connection:
         self.drained: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         """Done when the edge asks to leave it: when it will end the session, in seconds of the monotonic clock."""
         self.url = url
+        self.resume_id = resume_id
         self._settings = settings
         self._parts = parts
-        self._resume_id = resume_id
         self._counters = counters
         self._link = link
         self._loop = asyncio.get_running_loop()
@@ -159,8 +159,9 @@ class Connection:
         url = self.url if self._link is None else await self._link.route(self.url)
         offered = without_pictures(await self._parts.offered(url), settings.privacy)
         fps = settings.fps or DEFAULT_FPS
-        # The likely head loads while the network does its part.
-        self._parts.preload()
+        if settings.decide == "offer":
+            # The likely head loads while the network does its part.
+            self._parts.preload(offered[0])
         client = SignalingClient(url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
         signaling = await self._stack.enter_async_context(client)
         signaling.closed.add_done_callback(self._on_signaling_closed)
@@ -170,9 +171,10 @@ class Connection:
         peer.on_closed = self._end
         if settings.decide != "offer":
             self._waiting_for = "the edge did not answer the request"
-            offered = [await decided(signaling, settings, offered, self._resume_id, self._parts.executor)]
+            offered = [await decided(signaling, settings, offered, self.resume_id, self._parts.executor)]
+            self._parts.preload(offered[0])
         lines = offers(offered, fps)
-        attributes = [*attributes_of(lines), resume_attribute(self._resume_id)]
+        attributes = [*attributes_of(lines), resume_attribute(self.resume_id)]
         self._waiting_for = "the edge did not answer the offer"
         offer = await peer.create_offer(attributes, video=any(point.is_video for point in offered))
         if self._link is not None:

@@ -1,6 +1,8 @@
 """What a device gets from its edge instead of having it (TR 26.927 clause 5.3.5, steps 10 to 14).
 
-That is a model's card, a calibration and a head. The edge is believed in what it offers, and in nothing else: every
+That is a model's card, a calibration and a head; later, a better head, what the neighbouring cuts need, and where the
+card lets it go the whole model.
+The edge is believed in what it offers, and in nothing else: every
 file is the one of its digest and size or none, a head is that of the cut or none, and no file is larger than the
 cache. Everything here blocks, and is for threads.
 """
@@ -13,23 +15,19 @@ import json
 import logging
 import os
 import threading
-import urllib.error
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from models import Calibration, ModelCard, is_calibrated, needs_calibration, parse_profile
-from models.access import Access
 from models.cache import cache_limit, default_cache_dir, trim
 from models.card import MAX_CARD_BYTES, VARIANTS
-from models.download import Download, Progress, fetch, read_url
+from models.download import Download, Progress, fetch
+from pipeline.announced import fetch_manifest, way_to
 from pipeline.offers import OperatingPoint
-from signaling import UNAUTHORIZED, make_problem, rejection
-from signaling.client import http_url, parse_fingerprint, tls_context
-from signaling.manifest import MAX_BYTES, Manifest, ModelEntry, PartitionEntry, read_manifest
-from signaling.problems import TOO_MANY_REQUESTS
 from splitrtc_errors import (
     BadArgument,
     ConnectionLost,
@@ -37,26 +35,29 @@ from splitrtc_errors import (
     ProtocolError,
     SplitRtcError,
     UnknownModel,
-    Unreachable,
 )
 
 if TYPE_CHECKING:
     from models import Head, PartitionCard, PartitionStore
+    from models.access import Access
     from pipeline.settings import UeSettings
-    from signaling.manifest import File
+    from signaling.manifest import File, Manifest, ModelEntry, PartitionEntry, ProfileEntry
 
-__all__ = ["Delivery", "Show", "fetch_manifest", "silently", "way_to"]
+__all__ = ["Delivery", "Show", "improvement", "silently"]
 
 logger = logging.getLogger(__name__)
 
 PARALLEL = 4
 """A card, a calibration and a head are fetched at a time, while what is needed to run them is imported."""
-MAX_HEAD = 2**30
+MAX_MODEL = 2**30
+"""Bytes of a head, or of a whole model."""
 MAX_CALIBRATION = 2**22
 MAX_CALIBRATIONS = 4
 """Different ones of one cut: more than one are unusual."""
+PREFETCH_SHARE = 0.1
+"""Of the cache, that a head may take which nobody needs yet."""
 SLOWLY = 125_000
-"""Bytes per second at which a better head is fetched while frames are sent: a twentieth of 20 Mbit/s."""
+"""Bytes per second at which files are fetched, one at a time, while frames are sent: a twentieth of 20 Mbit/s."""
 HEAVY = ("onnxruntime", "models.delivered", "models.runtime", "models.preprocess", "models.codecs")
 """What running a head needs and takes long to import: done while the first bytes are on their way."""
 
@@ -81,11 +82,16 @@ class Delivery:
         self._access: Access
         self._heads: dict[tuple[str, str], File] = {}
         """By partition and variant."""
+        self._cuts: list[PartitionEntry] = []
+        """Those that are delivered and wanted, in the edge's order."""
+        self._whole: File | None = None
         self._fetched: dict[str, Future[Path]] = {}
         """By digest: what is under way or here."""
         self._improving: set[str] = set()
         """Partitions of which a better head is under way, or here."""
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="delivery")
+        self._slow = threading.Lock()
+        """For one slow download at a time."""
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -101,6 +107,7 @@ class Delivery:
         """The operating points of the first cut that the edge there delivers and the user wants, the edge's order.
 
         Its head begins to arrive: of those variants that are not here the smallest, since any that is here is better.
+        Where a choice is to be made, these are the points of all such cuts of the model, and no head arrives yet.
 
         Raises BadArgument for what is no edge's URL, or no certificate to trust, Unreachable or a kind of Rejected
         when the edge delivers nothing, UnknownModel when not what is wanted,
@@ -111,26 +118,32 @@ class Delivery:
         self._pool.submit(_import_heavy)
         # What is here is looked at again, and what failed is tried again.
         self._fetched = {digest: fetched for digest, fetched in self._fetched.items() if not fetched.done()}
-        model, partition = self._choice(fetch_manifest(self._base, self._access))
+        manifest = fetch_manifest(self._base, self._access, self._is_enough)
+        model, preferred = self._choice(manifest) or self._nothing(manifest)
         card_file = self._begin(model.card, MAX_CARD_BYTES)
-        profiles = [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
-        calibrations = {entry.calibration.digest: entry.calibration for entry in profiles if entry.calibration}
-        for file in list(calibrations.values())[:MAX_CALIBRATIONS]:
+        self._cuts = [cut for cut in model.partitions if self._is_wanted(model, cut)]
+        offered = [preferred] if settings.decide == "offer" else self._cuts
+        for file in [file for cut in offered for file in self._calibrations(cut)]:
             self._begin(file, MAX_CALIBRATION)
-        self._heads = {
-            (partition.id, variant.name): variant.head
-            for variant in partition.variants
-            if variant.head is not None and variant.name in VARIANTS
-        }
-        variant_name = self._best_variant(partition.id)
-        head = self._heads[partition.id, variant_name]
-        if not self._store.has_delivered(partition.id, variant_name, head.digest):
-            self._begin(head, MAX_HEAD, f"the head of {model.information.name}")
-        card, cut = _read_card(card_file.result(), model, partition)
+        self._heads = {(cut.id, name): file for cut in offered for name, file in _heads_of(cut).items()}
+        self._whole = model.whole
+        variant = self._best_variant(preferred)
+        head = self._heads[preferred.id, variant]
+        if len(offered) == 1 and not self._store.has_delivered(preferred.id, variant, head.digest):
+            self._begin(head, MAX_MODEL, f"the head of {model.information.name}")
+        card = _read_card(card_file.result(), model, offered)
+        found = [point for cut in offered for point in self._points_of(card, cut)]
+        if not found:
+            raise UnknownModel(f"the edge has no profile {self._settings.profile or 'that this device can code'}")
+        return found
+
+    def _points_of(self, card: ModelCard, partition: PartitionEntry) -> Iterator[OperatingPoint]:
+        """Those at one cut, with its calibrations."""
+        cut = card.partition(partition.id)
         if self._settings.privacy == "no-pictures" and {spec.name for spec in card.inputs} & set(cut.tensors):
             raise ProtocolError("the edge's cut would send the picture, and did not say so")
-        found = []
-        for entry in profiles:
+        variant = self._best_variant(partition)
+        for entry in self._profiles(partition):
             with contextlib.suppress(BadArgument):  # one that this version does not have
                 profile = parse_profile(entry.profile)
                 calibration = None
@@ -141,10 +154,7 @@ class Delivery:
                     if calibration.partition != partition.id:
                         raise ProtocolError(f"the edge's calibration for {entry.profile} is that of another cut")
                 if is_calibrated(profile, calibration):
-                    found.append(OperatingPoint(card, cut, entry.profile, calibration, variant_name))
-        if not found:
-            raise UnknownModel(f"the edge has no profile {self._settings.profile or 'that this device can code'}")
-        return found
+                    yield OperatingPoint(card, cut, entry.profile, calibration, variant)
 
     def head(self, card: ModelCard, tensors: Sequence[str], variant: str = "fp32") -> Head:
         """The head of a cut that `points` has named, fetched if it is not here. See `Heads`."""
@@ -152,7 +162,7 @@ class Delivery:
         file = self._heads[card.partition_id(cut), variant]
         if (head := self._store.delivered(card, tensors, variant, file.digest)) is not None:
             return head
-        path = self._begin(file, MAX_HEAD, f"the head of {card.name}").result()
+        path = self._begin(file, MAX_MODEL, f"the head of {card.name}").result()
         try:
             return self._store.adopt(card, tensors, variant, path.read_bytes())
         except OSError as error:  # another process was faster, or the cache has made room
@@ -163,8 +173,11 @@ class Delivery:
             self._fetched.pop(file.digest, None)
             path.unlink(missing_ok=True)
 
-    def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], None]) -> None:
-        """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here."""
+    def begin_to_improve(self, point: OperatingPoint, tell: Callable[[], object]) -> None:
+        """`improve` in the background, once; ``tell`` is called, in another thread, when something better is here.
+
+        After that, `prefetch`.
+        """
         if point.partition in self._improving or self._stop.is_set():
             return
         self._improving.add(point.partition)
@@ -172,8 +185,9 @@ class Delivery:
         def work() -> None:
             try:
                 if self.improve(point):
-                    logger.info("a better head of %s has arrived: the next connection has it", point.card.name)
+                    logger.info("a better head of %s has arrived", point.card.name)
                     tell()
+                self.prefetch(point)
             except SplitRtcError as error:
                 self._improving.discard(point.partition)
                 logger.debug("no better head of %s: %s", point.card.name, error)
@@ -182,42 +196,108 @@ class Delivery:
 
     def improve(self, point: OperatingPoint) -> bool:
         """Fetch slowly what is better than the head that runs; whether there is such a one now."""
-        better = "fp32"
-        if point.variant == better or (point.partition, better) not in self._heads:
+        better = improvement(point.variant, [name for of, name in self._heads if of == point.partition])
+        if better is None:
             return False
         file = self._heads[point.partition, better]
         if self._store.delivered(point.card, point.cut.tensors, better, file.digest) is None:
-            path = self._fetch(file, MAX_HEAD, silently, "", SLOWLY)
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                self._store.adopt(point.card, point.cut.tensors, better, path.read_bytes())
-            path.unlink(missing_ok=True)
+            self._adopt_slowly(point.card, point.cut, better, file)
         return True
 
-    def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry]:
-        """The first model and cut, in the edge's order, with a head and as the user wants them."""
+    def prefetch(self, point: OperatingPoint) -> None:
+        """Fetch slowly what the neighbouring cuts need, which may be better ones soon: the smallest head of each."""
+        cuts, card = self._cuts, point.card
+        place = next((place for place, cut in enumerate(cuts) if cut.id == point.partition), len(cuts))
+        for partition in (*cuts[max(0, place - 1) : place], *cuts[place + 1 : place + 2]):
+            variant = self._best_variant(partition)
+            file = _heads_of(partition)[variant]
+            if file.size > PREFETCH_SHARE * cache_limit():
+                continue
+            if not self._store.has_delivered(partition.id, variant, file.digest):
+                self._adopt_slowly(card, card.partition(partition.id), variant, file)
+            for calibration in self._calibrations(partition):
+                self._fetch_slowly(calibration, MAX_CALIBRATION)
+
+    def _adopt_slowly(self, card: ModelCard, cut: PartitionCard, variant: str, file: File) -> None:
+        path = self._fetch_slowly(file)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            self._store.adopt(card, cut.tensors, variant, path.read_bytes())
+        path.unlink(missing_ok=True)
+
+    def begin_whole(self, card: ModelCard) -> Future[ModelCard | None]:
+        """`whole` in the background; None also when it cannot be had."""
+
+        def work() -> ModelCard | None:
+            try:
+                return self.whole(card)
+            except SplitRtcError as error:
+                logger.debug("the whole of %s cannot be had: %s", card.name, error)
+                return None
+
+        return self._pool.submit(work)
+
+    def whole(self, card: ModelCard) -> ModelCard | None:
+        """Fetch slowly the whole model of a card that `points` has named, which then can be run without an edge.
+
+        Returns the card with the place of the file; None when the edge keeps it. Raises ModelFileError when it is no
+        good (`models.delivered`), else as for a head.
+        """
+        from models.delivered import check_whole  # which loads onnx
+
+        file = self._whole
+        if file is None or file.digest != card.digest:
+            return None
+        path = self._fetch_slowly(file)
+        try:
+            check_whole(path.read_bytes(), card)
+        except ModelError:
+            path.unlink(missing_ok=True)
+            raise
+        except OSError as error:  # the cache has made room
+            raise ModelError(f"the model {card.name} has gone: {error.strerror}") from error
+        return replace(card, directory=path.parent, file=path.name)
+
+    def _is_enough(self, manifest: Manifest) -> bool:
+        """Whether to go on with what an edge has that is warming."""
+        return self._stop.is_set() or (self._settings.decide == "offer" and self._choice(manifest) is not None)
+
+    def _choice(self, manifest: Manifest) -> tuple[ModelEntry, PartitionEntry] | None:
+        """The first model and cut, in the edge's order, with a head and as the user wants them, if there is one."""
+        all_cuts = ((model, partition) for model in manifest.models for partition in model.partitions)
+        return next((found for found in all_cuts if self._is_wanted(*found)), None)
+
+    def _is_wanted(self, model: ModelEntry, partition: PartitionEntry) -> bool:
         settings = self._settings
-        for model in manifest.models:
-            for partition in model.partitions:
-                wanted = settings.model in (None, model.information.name, model.information.identifier)
-                wanted = wanted and settings.partition in (None, partition.name, partition.id)
-                wanted = wanted and not (partition.carries_input and settings.privacy == "no-pictures")
-                if wanted and any(variant.head and variant.name in VARIANTS for variant in partition.variants):
-                    return model, partition
+        return (
+            settings.model in (None, model.information.name, model.information.identifier)
+            and settings.partition in (None, partition.name, partition.id)
+            and not (partition.carries_input and settings.privacy == "no-pictures")
+            and bool(_heads_of(partition))
+        )
+
+    def _profiles(self, partition: PartitionEntry) -> list[ProfileEntry]:
+        return [entry for entry in partition.profiles if self._settings.profile in (None, entry.profile)]
+
+    def _calibrations(self, partition: PartitionEntry) -> list[File]:
+        found = {
+            entry.calibration.digest: entry.calibration for entry in self._profiles(partition) if entry.calibration
+        }
+        return list(found.values())[:MAX_CALIBRATIONS]
+
+    def _nothing(self, manifest: Manifest) -> NoReturn:
+        settings = self._settings
         there = ", ".join(
             f"{cut.name} of {model.information.name}" for model in manifest.models for cut in model.partitions
         )
         asked = " of ".join(filter(None, (settings.partition, settings.model))) or "a model"
         raise UnknownModel(f"the edge does not deliver the head of {asked:.200}; it serves: {there[:500] or 'nothing'}")
 
-    def _best_variant(self, partition: str) -> str:
+    def _best_variant(self, partition: PartitionEntry) -> str:
         """Of those that are here the best one; else the smallest, since any that is here is better than one to come."""
-        heads = {variant: file for (of, variant), file in self._heads.items() if of == partition}
-        here = [
-            name
-            for name in VARIANTS
-            if name in heads and self._store.has_delivered(partition, name, heads[name].digest)
-        ]
-        return here[0] if here else min(heads, key=lambda variant: heads[variant].size)
+        heads = _heads_of(partition)
+        there = (name for name in VARIANTS if name in heads)
+        here = (name for name in there if self._store.has_delivered(partition.id, name, heads[name].digest))
+        return next(here, None) or min(heads, key=lambda name: heads[name].size)
 
     def _begin(self, file: File, limit: int, title: str = "") -> Future[Path]:
         """Fetch a file beside others. The same one once."""
@@ -225,6 +305,10 @@ class Delivery:
             show = self._show if title else silently
             self._fetched[file.digest] = self._pool.submit(self._fetch, file, limit, show, title)
         return self._fetched[file.digest]
+
+    def _fetch_slowly(self, file: File, limit: int = MAX_MODEL) -> Path:
+        with self._slow:
+            return self._fetch(file, limit, silently, "", SLOWLY)
 
     def _fetch(self, file: File, limit: int, show: Show, title: str, rate: float | None = None) -> Path:
         limit = min(limit, cache_limit())
@@ -246,45 +330,30 @@ class Delivery:
         return path
 
 
-def way_to(
-    url: str, token: str | None = None, ca: Path | None = None, fingerprint: str | None = None
-) -> tuple[str, Access]:
-    """Where an edge's files are, and how to get at them; BadArgument for what names no edge, or no certificate."""
-    base = http_url(url)
-    if (ca is not None or fingerprint is not None) and not base.startswith("https:"):
-        raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
-    trusted = None if ca is None else tls_context(ca)
-    return base, Access(token, trusted, None if fingerprint is None else parse_fingerprint(fingerprint))
+def improvement(running: str, there: Collection[str]) -> str | None:
+    """The best of these variants of a head, if it is better than the one that runs; None if it is not."""
+    best = min((running, *there), key=VARIANTS.index)
+    return None if best == running else best
 
 
-def fetch_manifest(base: str, access: Access) -> Manifest:
-    """What an edge says of itself. Raises Unreachable, a kind of Rejected, or ProtocolError."""
-    try:
-        return read_manifest(read_url(f"{base}/manifest", access, MAX_BYTES))
-    except Unreachable as error:
-        if isinstance(answer := error.__cause__, urllib.error.HTTPError):
-            if answer.code == 401:
-                problem = make_problem(UNAUTHORIZED, "the edge wants an access token, and not the one that it got")
-                raise rejection(problem) from error
-            if answer.code == 429:
-                raise rejection(make_problem(TOO_MANY_REQUESTS)) from error
-            if answer.code == 404:
-                raise Unreachable("no model's file is here, and the edge does not deliver any") from error
-        raise
+def _heads_of(partition: PartitionEntry) -> dict[str, File]:
+    """Those that are delivered, of the variants that this version knows, by name."""
+    return {one.name: one.head for one in partition.variants if one.head is not None and one.name in VARIANTS}
 
 
-def _read_card(path: Path, model: ModelEntry, partition: PartitionEntry) -> tuple[ModelCard, PartitionCard]:
-    """The card and the cut; ProtocolError when they are not those that the manifest speaks of."""
+def _read_card(path: Path, model: ModelEntry, partitions: Iterable[PartitionEntry]) -> ModelCard:
+    """The card, which has these cuts; ProtocolError when it is not what the manifest speaks of."""
     where = "the card that the edge delivers"
     try:
         card = ModelCard.from_json(json.loads(path.read_bytes()), where=where)
-        cut = card.partition(partition.id)
+        for partition in partitions:
+            card.partition(partition.id)
     except (ModelError, UnknownModel, ValueError, RecursionError, OSError) as error:
         path.unlink(missing_ok=True)
         raise ProtocolError(f"{where} is no good: {error}") from error
     if card.digest != model.information.identifier:
         raise ProtocolError(f"{where} is that of another model: {card.name[:100]}")
-    return card, cut
+    return card
 
 
 def _import_heavy() -> None:

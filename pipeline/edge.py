@@ -71,7 +71,7 @@ RETRY_AFTER = 5.0
 LOOK_EVERY = 1.0
 """Seconds after which an edge looks again whether its models have changed."""
 STOCK_TIME = 20.0
-"""Seconds that who asks for the manifest waits for files that are being made, once in an edge's life."""
+"""Seconds that a request waits for files that are being made and costs being measured, once in an edge's life."""
 
 T = TypeVar("T")
 
@@ -113,6 +113,9 @@ class Edge:
         self._asked = asyncio.Event()
         """Set when somebody wants to know what is served: what can be had shall be ready soon."""
         self._stocked = asyncio.Event()
+        """The files of the preferred cut can be had."""
+        self._appraised = asyncio.Event()
+        """Those of all cuts, and it is known what they cost."""
         store = PartitionStore()
         self._shelf = Shelf(store)
         self._pool = TailPool(
@@ -223,25 +226,32 @@ class Edge:
                 await self._adopt(Catalogue((), ()))
             except SplitRtcError as error:
                 logger.warning("the models stay what they were: %s", error)
-            await self._in_thread(partial(self._shelf.stock, self._catalogue.splits))
-            await self._in_thread(partial(self._appraisal.measure, self._catalogue.splits))
-            self._stocked.set()
+            points = self._catalogue.splits
+            if not self._stocked.is_set():
+                preferred = [point for point in points if point.partition == points[0].partition]
+                await self._in_thread(partial(self._shelf.stock, preferred))
+                self._stocked.set()
+            await self._in_thread(partial(self._shelf.stock, points))
+            await self._in_thread(partial(self._appraisal.measure, points))
+            self._appraised.set()
             self._asked.clear()
 
     async def _manifest(self) -> bytes:
-        """For ``/manifest``: what is served now, and what of it can be had."""
-        return manifest_bytes(await self._describe())
+        """For ``/manifest``: what is served now, and what of it can be had; of an edge that has just started, soon."""
+        return manifest_bytes(await self._describe(self._stocked))
 
-    async def _describe(self) -> Manifest:
+    async def _describe(self, ready: asyncio.Event | None = None) -> Manifest:
+        """What is served, when ``ready`` is set: by default, when all is known of it."""
         self._asked.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOCK_TIME):
-                await self._stocked.wait()
+                await (ready or self._appraised).wait()
         _, details = self._ready()
         full = len(self._places) >= self.settings.max_sessions
         state = "full" if details["status"] == "ready" and full else details["status"]
         load = Load(len(self._places), self.settings.max_sessions)
-        state = state if state in STATES else "warming"
+        if state not in STATES or (state == "ready" and not self._appraised.is_set()):
+            state = "warming"
         return make_manifest(self._catalogue.splits, self._shelf, self._appraisal, state=state, load=load)
 
     async def _negotiate(self, request: Request, session: SignalingSession) -> Response:
@@ -288,7 +298,8 @@ class Edge:
         self._draining = True
         self._shelf.stop()
         self._appraisal.stop()
-        self._stocked.set()  # nobody shall wait for what does not come any more
+        for event in (self._stocked, self._appraised):
+            event.set()  # nobody shall wait for what does not come any more
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         # Shielded, because a close of which half is done could not be resumed.

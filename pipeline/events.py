@@ -19,7 +19,7 @@ class ModeChanged:
     mode: str
     """``local``, ``split``, ``remote`` or ``none``."""
     point: Mapping[str, Any] | None
-    """Model, partition, profile and provider, as of `Lane.describe`; None without a lane."""
+    """Model, partition, profile, variant of the head and provider, as of `Lane.describe`; None without a lane."""
     reason: str
     time: float
     """Seconds of the local monotonic clock."""

@@ -105,8 +105,8 @@ class Keeper:
                 await connection.close()
         await asyncio.gather(*self._farewells)
 
-    async def move(self, url: str) -> None:
-        """Go over to another edge, as `UeSession.move` says."""
+    async def move(self, url: str, reason: str | None = None) -> None:
+        """Go over to another edge, or to another connection to the same one, as `UeSession.move` says."""
         old = self.connection
         if old is None or old.ended.done() or self._next is not None:
             raise BadArgument("there is no connection to move away from, or it moves already")
@@ -118,7 +118,7 @@ class Keeper:
             if old.ended.done():
                 raise ConnectionLost(f"the old edge was lost first: {old.ended.result()}")
             self._next = new
-            self._lanes.add(new.lane, f"moved to {url}")
+            self._lanes.add(new.lane, reason or f"moved to {url}")
             await self._change_over(old, new)
         except BaseException:
             self._lanes.remove(new.lane, "the move failed")

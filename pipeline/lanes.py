@@ -39,7 +39,7 @@ class Lane(Protocol):
         """``local``, ``split`` or ``remote``."""
 
     def describe(self) -> dict[str, Any]:
-        """The operating point: ``model``, ``partition``, ``profile`` and ``provider``; None for what it has not."""
+        """The operating point: model, partition, profile, variant, provider; None for what it has not."""
 
     def admits(self, frame: Frame) -> bool:
         """Whether the frame rate agreed on has room for a frame. Called in the worker, for one after the other."""

@@ -66,7 +66,8 @@ class LocalLane:
 
     def describe(self) -> dict[str, Any]:
         """The operating point: of a whole model there is no cut, and nothing is coded."""
-        return {"model": self.card.name, "partition": None, "profile": None, "provider": self._model.provider}
+        nothing = dict.fromkeys(("partition", "profile", "variant"))
+        return {"model": self.card.name, **nothing, "provider": self._model.provider}
 
     def admits(self, frame: Frame) -> bool:
         """Every frame that the worker comes to: a device that is too slow for all gets the newest ones."""

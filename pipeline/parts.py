@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 from models import PartitionStore, Zoo
@@ -18,9 +18,10 @@ from pipeline.device import Device, DevicePart
 from pipeline.offers import OperatingPoint, points, remote_points
 from pipeline.remote import RemotePart
 from rtc import unit_payload_limit
-from splitrtc_errors import ModelFileError, SplitRtcError, UnknownModel, Unreachable
+from splitrtc_errors import ConnectionLost, ModelFileError, SplitRtcError, UnknownModel, Unreachable
 
 if TYPE_CHECKING:
+    from models import ModelCard
     from pipeline.settings import UeSettings
     from signaling import SplitOffer
 
@@ -40,7 +41,10 @@ class DeviceParts:
         self._store = PartitionStore()
         self._delivery = Delivery(settings, self._store, show) if settings.deliver else None
         self._is_delivered = False
-        self._has_better = threading.Event()
+        self.has_better = False
+        """A better head is here than that of the points that were offered last."""
+        self.on_better: Callable[[], None] = lambda: None
+        """Called, in the event loop, when such a one has arrived."""
         self._offered: Sequence[OperatingPoint] = ()
         self._loading: Future[Device] | None = None
 
@@ -51,13 +55,10 @@ class DeviceParts:
 
         The same ones each time, unless a better head has arrived since, or loading failed.
         """
-        if self._loading is not None and self._loading.done() and self._loading.exception() is not None:
-            self._offered, self._loading = (), None  # what failed is tried again: a head may have not arrived
-        if self._has_better.is_set():
-            self._has_better.clear()
-            self._offered, self._loading = (), None
-        if not self._offered:
+        failed = self._loading is not None and self._loading.done() and self._loading.exception() is not None
+        if not self._offered or self.has_better or failed:  # what failed is tried again: a head may not have arrived
             self._offered = await asyncio.get_running_loop().run_in_executor(self.executor, self._find, url)
+            self._loading, self.has_better = None, False
         return self._offered
 
     async def turn_to_edge(self, url: str) -> bool:
@@ -73,16 +74,25 @@ class DeviceParts:
         self._offered, self._loading = found, None
         return is_new
 
+    async def whole(self, card: ModelCard) -> ModelCard | None:
+        """A card with its model's file, fetched from the edge that delivered the card; None when it keeps that.
+
+        Slow, so that the stream does not suffer.
+        """
+        if self._delivery is None or not self._is_delivered:
+            return None
+        return await asyncio.wrap_future(self._delivery.begin_whole(card))
+
     async def close(self) -> None:
         """End what is still being fetched."""
         if self._delivery is not None:
             self._delivery.stop()
             await asyncio.get_running_loop().run_in_executor(self.executor, self._delivery.close)
 
-    def preload(self) -> None:
-        """Begin to load the part for the preferred point. When that fails, nobody but `get` asks how loading went."""
+    def preload(self, point: OperatingPoint) -> None:
+        """Begin to load the part for the likely point. When that fails, nobody but `get` asks how loading went."""
         if self._loading is None:
-            self._loading = self.executor.submit(self._load, self._offered[0])
+            self._loading = self.executor.submit(self._load, point)
 
     async def get(self, active: SplitOffer) -> Device:
         """The part for the point that the edge chose among those offered, for a new session.
@@ -92,12 +102,19 @@ class DeviceParts:
         assert self._loading is not None
         device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if not device.point.matches(active):
-            point = next(point for point in self._offered if point.matches(active))
+            point = next((point for point in self._offered if point.matches(active)), None)
+            if point is None:
+                raise ConnectionLost("another connection has begun meanwhile, and offers something else")
             self._loading = self.executor.submit(self._load, point)
             device = await asyncio.shield(asyncio.wrap_future(self._loading))
         if self._is_delivered and self._delivery is not None:
-            self._delivery.begin_to_improve(device.point, self._has_better.set)
+            tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._better_arrived)
+            self._delivery.begin_to_improve(device.point, tell)
         return device.for_new_session()
+
+    def _better_arrived(self) -> None:
+        self.has_better = True
+        self.on_better()
 
     def _find(self, url: str) -> Sequence[OperatingPoint]:
         settings = self._settings

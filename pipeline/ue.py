@@ -80,6 +80,7 @@ class UeSession:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="chores")
         self._parts = DeviceParts(settings, self._chores, show)
+        self._parts.on_better = self._use_better_head
         self._resume_id = new_resume_id()
         bind = settings.media_bind  # which a link needs, and the settings have seen to
         is_pinned = settings.fingerprint is not None
@@ -284,6 +285,10 @@ class UeSession:
                 await self._keeper.tried.wait()
         try:
             lane = await stand_in.load(None if self._connection is None else self.point.card)
+            if lane is None:
+                await asyncio.shield(self._up)  # by an edge, which may give its model away
+                if (card := await self._parts.whole(self.point.card)) is not None:
+                    lane = await stand_in.load(card)
         except Exception as error:
             self._fail(error)
         else:
@@ -296,7 +301,28 @@ class UeSession:
         self._came_up()
 
     def _connection_to(self, url: str) -> Connection:
-        return Connection(url, self.settings, self._parts, self._resume_id, self.counters, self._link)
+        last = self._connection
+        resume_id = self._resume_id if last is None else last.resume_id
+        if last is not None and not last.ended.done():
+            resume_id = new_resume_id()  # beside one that lives, another one must not take its place
+        return Connection(url, self.settings, self._parts, resume_id, self.counters, self._link)
+
+    def _use_better_head(self) -> None:
+        """Run the better head that has arrived, by a second connection to the same edge: make before break.
+
+        Where that cannot be, because the edge is full, the next connection has it.
+        """
+        connection = self._connection
+        if self._closing is not None or connection is None or connection.ended.done():
+            return
+        if self._link is None:  # which is for one connection at a time
+            self._tasks.append(asyncio.create_task(self._change_head(connection.url), name="better head"))
+
+    async def _change_head(self, url: str) -> None:
+        try:
+            await self._keeper.move(url, "a better head has arrived")
+        except SplitRtcError as error:
+            logger.debug("the better head waits for the next connection: %s", error)
 
     async def _route(self, url: str) -> str:
         """The URL under which an edge is reached."""
@@ -306,6 +332,8 @@ class UeSession:
         return await self._parts.turn_to_edge(await self._route(url))
 
     def _came_up(self) -> None:
+        if self._parts.has_better:  # since before there was a connection
+            self._use_better_head()
         if not self._up.done():
             self._up.set_result(None)
 

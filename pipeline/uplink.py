@@ -120,6 +120,7 @@ class Uplink:
             "model": point.card.name,
             "partition": point.cut.name,
             "profile": point.profile,
+            "variant": None if point.is_video else point.variant,
             "provider": self.device.provider,
         }
 

@@ -67,7 +67,9 @@ def flags(verb: str) -> set[str]:
     if isinstance(command, click.Group):
         context = click.Context(command)
         commands += [found for name in command.list_commands(context) if (found := command.get_command(context, name))]
-    return {name for one in commands for parameter in one.params for name in parameter.opts}
+    return {
+        name for one in commands for parameter in one.params for name in (*parameter.opts, *parameter.secondary_opts)
+    }
 
 
 FLAGS = {verb: flags(verb) for verb in cli.list_commands(click.Context(cli))}

@@ -110,7 +110,7 @@ def _read(path: Path) -> Manifest:
 
 
 def _fetch(url: str, token: str | None, ca: Path | None, fingerprint: str | None) -> Manifest:
-    from pipeline.delivery import fetch_manifest, way_to
+    from pipeline.announced import fetch_manifest, way_to
 
     return fetch_manifest(*way_to(url, token, ca, fingerprint))
 

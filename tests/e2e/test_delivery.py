@@ -52,10 +52,9 @@ def test_a_device_without_any_model_file(
         code, summary, errors = run_ue(edge.url, *COLD, *trusted)
         assert (code, summary["model"]) == (0, "ssdlite_mbv2_coco_300"), errors
         assert summary["frames_answered"] > 0
-        (head, *others) = list(cache.rglob("*.onnx"))
-        assert head.name.startswith("head-")
-        assert head.stat().st_size < 400_000
-        assert all(other.name.startswith("head-") for other in others), "no tail, no whole model"
+        heads = list(cache.rglob("*.onnx"))
+        assert all(head.name.startswith("head-") for head in heads), "no tail, no whole model"
+        assert min(head.stat().st_size for head in heads) < 400_000
         assert edge.terminate()[1]["sessions_served"] == 1
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from onnx.parser import parse_model
 
 from models.card import ModelCard
-from models.delivered import checked_head
+from models.delivered import check_whole, checked_head
 from models.identity import bytes_digest
 from models.partition import PartitionStore
 from models.zoo import Zoo
@@ -94,3 +94,15 @@ def test_it_is_kept_and_found_by_its_digest(card: ModelCard, tmp_path: Path) -> 
     assert store.delivered(card, ["early"], "fp16", bytes_digest(b"another")) is None
     kept.head_path.write_bytes(b"poisoned")
     assert store.delivered(card, ["early"], "fp16", digest) is None
+
+
+def test_a_whole_model_needs_nothing_else(card: ModelCard) -> None:
+    check_whole(card.verified_path().read_bytes(), card)
+    for text, message in (
+        (GOOD.replace('["" : 17]', '["" : 17, "com.evil" : 1]'), "com.evil"),
+        (None, "no ONNX|not an"),
+    ):
+        with pytest.raises(
+            ModelFileError, match=f"the model tiny that the edge delivers cannot be used: .*({message})"
+        ):
+            check_whole(b"junk" if text is None else data(text), card)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import os
 import resource
 import subprocess
@@ -570,3 +571,20 @@ def test_small_documents_are_read(server: Server) -> None:
         read_url(server.url, Access(), 10)
     with pytest.raises(Unreachable, match="refused"):
         read_url("http://127.0.0.1:9/manifest", Access(), 10)
+
+
+def test_what_comes_packed_is_unpacked_within_bounds(server: Server) -> None:
+    body = gzip.compress(CONTENT)
+
+    def answer(request: Handler) -> None:
+        assert request.headers["Accept-Encoding"] == "gzip"
+        request.begin(200, Content_Length=len(body), Content_Encoding="gzip")
+        request.wfile.write(body)
+
+    server.answer = answer
+    assert read_url(server.url, Access(), len(CONTENT)) == CONTENT
+    with pytest.raises(ModelFileError, match="is larger than"):
+        read_url(server.url, Access(), len(CONTENT) - 1)
+    body = b"junk"
+    with pytest.raises(ModelFileError, match="is damaged"):
+        read_url(server.url, Access(), 10)

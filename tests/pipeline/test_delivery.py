@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ from models.cache import CACHE_VARIABLE, SIZE_VARIABLE
 from models.calibration import TensorCalibration, calibration_bytes
 from models.identity import bytes_digest, partition_id
 from models.variants import with_weights_as
-from pipeline import delivery
+from pipeline import announced, delivery
 from pipeline.appraisal import Appraisal
-from pipeline.delivery import Delivery
+from pipeline.delivery import Delivery, improvement
 from pipeline.manifest import make_manifest
 from pipeline.offers import points
 from pipeline.parts import DeviceParts
@@ -167,7 +168,7 @@ async def test_a_head_that_did_not_arrive_is_asked_for_again(url: str, files: Fi
         parts = DeviceParts(UeSettings(url, token="secret", bundled=False), executor)
         for is_there in (False, True):
             offered = await parts.offered(url)
-            parts.preload()
+            parts.preload(offered[0])
             if is_there:
                 assert (await parts.get(offered[0].offer(30.0))).point == offered[0]
             else:
@@ -430,3 +431,123 @@ async def test_a_download_is_shown(url: str) -> None:
 def test_heavy_modules_exist() -> None:
     for name in delivery.HEAVY:
         assert importlib.import_module(name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("running", "there", "better"),
+    [
+        ("int8", ["int8", "fp16", "fp32"], "fp32"),
+        ("int8", ["int8", "fp16"], "fp16"),
+        ("fp16", ["int8"], None),
+        ("fp16", ["fp16"], None),
+        ("fp32", ["fp32", "fp16"], None),
+        ("fp16", [], None),
+    ],
+)
+def test_a_better_head_is_the_best_that_there_is(running: str, there: list[str], better: str | None) -> None:
+    assert improvement(running, there) == better
+
+
+def give_away(files: Files, data: bytes) -> File:
+    """Let the edge deliver the whole model, as these bytes."""
+    digest = files.manifest.models[0].information.identifier
+    files.add(data, "tiny.onnx", digest=digest)
+    whole = File(digest, len(data), "tiny.onnx")
+    files.change(lambda model: replace(model, deliver="whole", whole=whole))
+    return whole
+
+
+async def whole(url: str) -> Any:
+    def work() -> Any:
+        got = Delivery(UeSettings(url, token="secret"), PartitionStore())
+        try:
+            return got.whole(got.points(url)[0].card)
+        finally:
+            got.close()
+
+    return await asyncio.to_thread(work)
+
+
+async def test_a_whole_model_comes_where_the_edge_gives_it_away(
+    url: str, files: Files, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert await whole(url) is None
+    data = (tiny_model / "tiny.onnx").read_bytes()
+    give_away(files, data)
+    for _ in range(2):
+        card = await whole(url)
+        assert card.verified_path().read_bytes() == data
+        assert (tmp_path / "device") in card.path.parents
+    assert files.asked.count("tiny.onnx") == 1, "then it is here"
+
+
+async def test_a_whole_model_that_is_none_is_not_kept(url: str, files: Files, tmp_path: Path) -> None:
+    file = give_away(files, b"not the model")
+    with pytest.raises(ModelFileError, match="is not the file that was expected"):
+        await whole(url)
+    files.change(lambda model: replace(model, whole=replace(file, digest=bytes_digest(b"something else"))))
+    assert await whole(url) is None, "another model's"
+    assert b"not the model" not in kept(tmp_path / "device")
+
+
+async def test_a_whole_model_that_wants_more_than_the_runtime_is_not_kept(
+    url: str, tiny_model: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (tiny_model / "tiny.onnx").read_bytes()
+    give_away(files, data)
+    monkeypatch.setattr("models.delivered.DOMAINS", ())
+    with pytest.raises(ModelFileError, match="operators that no runtime has"):
+        await whole(url)
+    assert data not in kept(tmp_path / "device")
+
+
+async def test_an_edge_that_is_warming_is_asked_again(url: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete, now = files.manifest, [0.0]
+    files.change(lambda model: replace(model, partitions=model.partitions[:1]))
+    files.manifest = replace(files.manifest, state="warming")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(announced, "time", clock)
+    assert (await fetched(url))[0][0].cut.name == "early"
+    assert now == [0.0], "what it had ready was enough"
+    await refused(url, UnknownModel, "does not deliver the head of late", partition="late")
+    assert announced.WARMING < now[0] < 2 * announced.WARMING
+    clock.sleep = lambda _: setattr(files, "manifest", complete)
+    assert (await fetched(url, partition="late"))[0][0].cut.name == "late"
+
+
+async def test_what_the_neighbouring_cuts_need_comes_last(
+    url: str, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (early, late) = files.manifest.models[0].partitions
+    model = files.manifest.models[0].information.identifier
+    ends = np.zeros(3, np.float32)
+    part = TensorCalibration("late", 1, ends, ends + 1, ends)
+    file = files.add(calibration_bytes(model, late.id, [part], "nothing"), "late.calibration.json")
+    late = replace(late, profiles=(ProfileEntry("q4-zstd", file), *late.profiles))
+    files.change(lambda model: replace(model, partitions=(early, late)))
+
+    def session(**settings: Any) -> None:
+        got = Delivery(UeSettings(url, token="secret", **settings), PartitionStore())
+        try:
+            point = got.points(url)[0]
+            got.head(point.card, point.cut.tensors)
+            got.prefetch(point)
+        finally:
+            got.close()
+
+    await asyncio.to_thread(session, partition="early")
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "PREFETCH_SHARE", 0.0)
+        await asyncio.to_thread(session)
+    assert sorted(files.asked) == ["tiny.card.json", "tiny.fp32.onnx"]
+    files.asked.clear()
+    await asyncio.to_thread(session)
+    assert sorted(files.asked) == ["late.calibration.json", "tiny.fp32.onnx"]
+    files.asked.clear()
+    found, head = await fetched(url, partition="late", profile="q4-zstd")
+    assert (found[0].cut.name, head.tensors) == ("late", ("late",))
+    assert files.asked == [], "all of it is here"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 
 from models import Zoo
+from pipeline.announced import fetch_manifest, way_to
 from pipeline.edge import RETRY_AFTER, Edge, serve_until_stopped
 from pipeline.offers import points, remote_points
 from pipeline.settings import EdgeSettings, UeSettings
+from pipeline.shelf import Shelf
 from pipeline.ue import UeSession
 from rtc import Peer
 from signaling import SignalingClient, attributes_of, new_resume_id, resume_attribute
@@ -329,3 +332,30 @@ async def test_one_that_comes_twice_at_once_cannot_get_around_the_limit(device: 
         came = await asyncio.gather(*(come(stack, edge, device, mine) for _ in range(6)), return_exceptions=True)
         assert {type(outcome) for outcome in came} <= {Peer, EdgeFull}
         assert 1 <= edge.sessions <= 2
+
+
+async def test_who_comes_first_does_not_wait_for_what_others_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, stock = threading.Event(), Shelf.stock
+    stocked: list[Any] = []
+
+    def slowly(self: Shelf, points: Any) -> None:
+        if stocked:
+            go_on.wait(WAIT)
+        stocked.append(points)
+        stock(self, points)
+
+    monkeypatch.setattr(Shelf, "stock", slowly)
+    async with Edge(EdgeSettings("127.0.0.1:0", workers=1)) as edge:
+        status, told = await get(edge, "/manifest")
+        (model,) = told["models"]
+        assert (status, told["state"]) == (200, "warming")
+        assert "whole_ms" not in model, "nothing is measured yet"
+        (cut,) = model["partitions"]
+        assert cut["name"] == "bottleneck_7"
+        assert all("head" in variant for variant in cut["variants"])
+        assert {p["profile"] for p in cut["profiles"] if "calibration" in p} >= {Zoo().get().default_profile, "q4-zstd"}
+        go_on.set()
+        manifest = await asyncio.to_thread(fetch_manifest, *way_to(edge.url))
+        assert manifest.state == "ready"
+        assert [cut.name for cut in manifest.models[0].partitions] == ["bottleneck_7", "bottleneck_12"]
+        assert manifest.models[0].whole_ms is not None

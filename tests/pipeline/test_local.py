@@ -52,6 +52,7 @@ def test_a_result_of_the_device_alone(lane: LocalLane, pictures: list[np.ndarray
         "model": "ssdlite_mbv2_coco_300",
         "partition": None,
         "profile": None,
+        "variant": None,
         "provider": "cpu",
     }
     assert 0 < lane.seconds < 60

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.edge import Edge
 from pipeline.parts import DeviceParts
 from pipeline.settings import EdgeSettings, UeSettings
 from pipeline.ue import UeSession
-from splitrtc_errors import UnknownModel, Unreachable
+from splitrtc_errors import ConnectionLost, UnknownModel, Unreachable
 
 BUNDLED = "ssdlite_mbv2_coco_300"
 WAIT = 20.0
@@ -72,22 +72,24 @@ async def test_a_session_with_an_edge_that_has_other_models(edge: Edge) -> None:
 
 
 @pytest.mark.usefixtures("own_cache")
-async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge) -> None:
+async def test_what_is_not_here_is_delivered_and_becomes_better(edge: Edge, until: Any) -> None:
     async with Device(edge.url, bundled=False, profile="raw") as parts:
         offered = await parts.offered(edge.url)
         smallest = offered[0].variant
-        parts.preload()
+        parts.preload(offered[0])
         device = await parts.get(offered[0].offer(30.0))
         assert device.point == offered[0]
         assert isinstance(device, DevicePart)
         assert device.partition.tensors == ("early",)
         if smallest != "fp32":
-            assert await asyncio.to_thread(parts._has_better.wait, WAIT)
+            await until(lambda: parts.has_better)
         better = await parts.offered(edge.url)
-        parts.preload()
+        parts.preload(better[0])
         device = await parts.get(better[0].offer(30.0))
         assert isinstance(device, DevicePart)
         assert device.partition.variant == "fp32"
+        with pytest.raises(ConnectionLost, match="another connection"):
+            await parts.get(replace(better[0], variant="int8").offer(30.0))
     async with Device(edge.url, bundled=False, profile="raw") as parts:
         assert (await parts.offered(edge.url))[0].variant == "fp32", f"not {smallest}, as it is here now"
 

@@ -310,6 +310,7 @@ async def test_a_session_that_is_over_takes_no_run(edge: Edge, make_feed: Any) -
             "model": MODEL,
             "partition": "bottleneck_7",
             "profile": Zoo().get().default_profile,
+            "variant": "fp32",
             "provider": session.provider,
         }
     await session.close()

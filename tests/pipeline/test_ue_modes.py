@@ -216,6 +216,7 @@ async def test_local_needs_no_edge(make_feed: Any, pictures: list[np.ndarray]) -
             "model": "ssdlite_mbv2_coco_300",
             "partition": None,
             "profile": None,
+            "variant": None,
             "provider": session.provider,
         }
 
