@@ -282,6 +282,17 @@ class Edge:
         """Return when the edge is closed."""
         await self._ended.wait()
 
+    async def drain(self, seconds: float) -> None:
+        """Take no new sessions, tell the running ones to leave; return when all have left, or the time is over.
+
+        They are served as ever until then. What is left when the edge is closed ends with that.
+        """
+        self._draining = True
+        for session in self._sessions.values():
+            session.drain(seconds)
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=seconds)
+
     async def close(self) -> None:
         """Take no new sessions, end the running ones with a goodbye, free everything. May be called again."""
         self._draining = True
@@ -441,18 +452,23 @@ def _draining() -> Rejected:
 
 
 async def serve_until_stopped(settings: EdgeSettings, ready_file: Path | None = None) -> dict[str, Any]:
-    """Serve until SIGTERM or SIGINT, then end the sessions cleanly; a second signal ends the process at once.
+    """Serve until a signal, then end the sessions cleanly; a second signal ends the process at once.
+
+    At SIGTERM the sessions have the settings' ``drain_time`` to go elsewhere; SIGINT (Ctrl+C) ends them without that.
 
     ``ready_file`` is there, written in one step, from when UEs can come until they cannot any more: JSON with ``url``,
     ``pid`` and, for a self-signed certificate, its ``fingerprint``. Returns the summary.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    drain_time = 0.0
 
     def stop(number: int) -> None:
         if stopping.is_set():
             logger.warning("second signal: ending at once")
             os._exit(128 + number)
+        nonlocal drain_time
+        drain_time = settings.drain_time if number == signal.SIGTERM else 0.0
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -468,6 +484,9 @@ async def serve_until_stopped(settings: EdgeSettings, ready_file: Path | None = 
         finally:
             if ready_file is not None:
                 await loop.run_in_executor(None, ready_file.unlink, True)
+        if drain_time and edge.sessions:
+            logger.info("%d sessions have %g s to go elsewhere", edge.sessions, drain_time)
+            await edge.drain(drain_time)
         logger.info("ending %d sessions", edge.sessions)
     return edge.summary()
 

@@ -251,7 +251,9 @@ async def test_an_address_that_is_taken(edge: Edge, resources: Callable[[], Any]
 
 async def test_serving_until_the_signal(tmp_path: Path, until: Until) -> None:
     ready = tmp_path / "ready.json"
-    serving = asyncio.create_task(serve_until_stopped(EdgeSettings("127.0.0.1:0", self_signed=True), ready))
+    serving = asyncio.create_task(
+        serve_until_stopped(EdgeSettings("127.0.0.1:0", self_signed=True, drain_time=0.1), ready)
+    )
     await until(ready.exists)
     told = json.loads(ready.read_text(encoding="utf-8"))
     assert told["pid"] == os.getpid()
