@@ -170,6 +170,7 @@ class Edge:
             await self._adopt(catalogue)
             self._is_warm = True
             self._keeper = asyncio.create_task(self._keep_library(), name="library")
+            self._keeper.add_done_callback(_tell_failure)
         except BaseException:
             await self.close()
             raise
@@ -445,6 +446,11 @@ class Edge:
 
 def _nothing() -> None:
     """What a thread does that shall only be waited for."""
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the models are not followed any more; start the edge again", exc_info=error)
 
 
 def _draining() -> Rejected:
