@@ -20,7 +20,7 @@ PURE := rtc/sdp.py rtc/channels.py rtc/units.py rtc/results.py rtc/reassembly.py
 	signaling/entries.py signaling/manifest.py signaling/candidates.py signaling/decision.py \
 	signaling/applications.py signaling/procedures.py \
 	pipeline/backlog.py pipeline/ledger.py pipeline/summary.py pipeline/settings.py pipeline/offers.py pipeline/limits.py \
-	pipeline/reconnect.py pipeline/slot.py pipeline/outcome.py pipeline/modes.py pipeline/events.py pipeline/privacy.py \
+	pipeline/reconnect.py pipeline/edges.py pipeline/slot.py pipeline/outcome.py pipeline/modes.py pipeline/events.py pipeline/privacy.py \
 	models/ladder.py models/evaluation/*.py pipeline/evaluation/figures.py
 
 empty :=

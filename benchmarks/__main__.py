@@ -22,6 +22,7 @@ NAMES = (
     "memory",
     "link",
     "transport",
+    "join",
     "task_layer",
     "codec",
     "split_engine",

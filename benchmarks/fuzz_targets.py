@@ -185,6 +185,7 @@ def _signaling_targets() -> Iterator[Target]:
     from models import TensorSpec
     from signaling import (
         Bye,
+        Drain,
         ParameterSet,
         ParameterSetAck,
         ParameterSetRelease,
@@ -222,6 +223,7 @@ def _signaling_targets() -> Iterator[Target]:
         ParameterSetRelease(1),
         Report({"loss": 0.5}),
         PeerFailure("x", "y"),
+        Drain(10_000),
         Bye("z"),
     )
     control = [serialise_control(message).encode() for message in messages]

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.task import TENSORS
 from pipeline.deciding import Rates, decided
@@ -22,9 +22,10 @@ from pipeline.remote import RemoteLane
 from pipeline.settings import DEFAULT_FPS, UeSettings, ice_server
 from pipeline.tensors_down import OutputReceiver
 from pipeline.uplink import Uplink
-from rtc import Peer, RelayThread, intermediate_attributes, parse_link
+from rtc import Peer, intermediate_attributes
 from signaling import (
     Bye,
+    Drain,
     ParameterSet,
     ParameterSetAck,
     ParameterSetReject,
@@ -44,13 +45,13 @@ from splitrtc_errors import ConnectionLost, NegotiationTimeout, ProtocolError
 
 if TYPE_CHECKING:
     from pipeline.device import Device
+    from pipeline.emulated_link import EmulatedLink
     from pipeline.offers import OperatingPoint
     from pipeline.parts import DeviceParts
-    from rtc.relay import Side
     from signaling import ControlMessage, SplitOffer
     from signaling.client import Ending
 
-__all__ = ["Connection", "EmulatedLink"]
+__all__ = ["Connection"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,32 +60,6 @@ FRAMES_WAITED_FOR = 6
 
 Usually it gives up much earlier, when no more of it is to be expected. This is for a link that has become so slow that
 a frame takes longer than lately."""
-
-
-class EmulatedLink:
-    """The emulated link of a session: opened with the first connection, it goes on over all further ones."""
-
-    def __init__(self, settings: str, bind: str) -> None:
-        """``settings`` are a text for `rtc.parse_link`; ``bind`` is an address that both sides reach."""
-        self._settings = settings
-        self._bind = bind
-        self._relay: RelayThread | None = None
-        self._stack = contextlib.AsyncExitStack()
-
-    async def rewrite(self, sdp: str, side: Side) -> str:
-        """The description that one side made, with the link in place of all of its addresses."""
-        if self._relay is None:
-            relay = RelayThread(parse_link(self._settings), self._bind)
-            self._relay = await self._stack.enter_async_context(relay)
-        return await self._relay.rewrite(sdp, side)
-
-    def to_json(self) -> dict[str, Any] | None:
-        """What it has done so far, as plain values; None before it was opened."""
-        return None if self._relay is None else {"settings": self._settings, **self._relay.to_json()}
-
-    async def close(self) -> None:
-        """End it, and what is under way."""
-        await self._stack.aclose()
 
 
 class Connection:
@@ -108,11 +83,13 @@ class Connection:
             parts: what the device can offer, and do.
             resume_id: by which the edge knows that this connection takes the place of an earlier one.
             counters: counts what came and could not be used, by kind.
-            link: through which the media go, if the settings want one.
+            link: through which everything goes, if the settings want one.
             rates: what earlier connections learned of the links to edges; this one adds to it.
         """
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the session is over: nothing in flight will be answered."""
+        self.drained: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        """Done when the edge asks to leave it: when it will end the session, in seconds of the monotonic clock."""
         self.url = url
         self.resume_id = resume_id
         self._settings = settings
@@ -182,12 +159,13 @@ class Connection:
     async def _connect(self) -> None:
         settings = self._settings
         self._waiting_for = "no connection to the edge"
-        offered = without_pictures(await self._parts.offered(self.url), settings.privacy)
+        url = self.url if self._link is None else await self._link.route(self.url)
+        offered = without_pictures(await self._parts.offered(url), settings.privacy)
         fps = settings.fps or DEFAULT_FPS
         if settings.decide == "offer":
             # The likely head loads while the network does its part.
             self._parts.preload(offered[0])
-        client = SignalingClient(self.url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
+        client = SignalingClient(url, token=settings.token, ca=settings.ca, fingerprint=settings.fingerprint)
         signaling = await self._stack.enter_async_context(client)
         signaling.closed.add_done_callback(self._on_signaling_closed)
         peer = Peer([ice_server(url) for url in settings.ice_servers], settings.media_bind_to(self.url))
@@ -295,6 +273,8 @@ class Connection:
                     self._say(answer)
             case PeerFailure(code, detail):
                 logger.warning("the edge reports %s: %s", code, detail)
+            case Drain(within_ms) if not self.drained.done():
+                self.drained.set_result(time.monotonic() + within_ms / 1000)
             case Bye(reason):
                 self._end(f"the edge said goodbye: {reason}")
             case _:

@@ -170,6 +170,7 @@ class Edge:
             await self._adopt(catalogue)
             self._is_warm = True
             self._keeper = asyncio.create_task(self._keep_library(), name="library")
+            self._keeper.add_done_callback(_tell_failure)
         except BaseException:
             await self.close()
             raise
@@ -281,6 +282,17 @@ class Edge:
     async def wait(self) -> None:
         """Return when the edge is closed."""
         await self._ended.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new sessions, tell the running ones to leave; return when all have left, or the time is over.
+
+        They are served as ever until then. What is left when the edge is closed ends with that.
+        """
+        self._draining = True
+        for session in self._sessions.values():
+            session.drain(seconds)
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=seconds)
 
     async def close(self) -> None:
         """Take no new sessions, end the running ones with a goodbye, free everything. May be called again."""
@@ -436,23 +448,33 @@ def _nothing() -> None:
     """What a thread does that shall only be waited for."""
 
 
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the models are not followed any more; start the edge again", exc_info=error)
+
+
 def _draining() -> Rejected:
     return rejection(make_problem(DRAINING, retry_after=RETRY_AFTER))
 
 
 async def serve_until_stopped(settings: EdgeSettings, ready_file: Path | None = None) -> dict[str, Any]:
-    """Serve until SIGTERM or SIGINT, then end the sessions cleanly; a second signal ends the process at once.
+    """Serve until a signal, then end the sessions cleanly; a second signal ends the process at once.
+
+    At SIGTERM the sessions have the settings' ``drain_time`` to go elsewhere; SIGINT (Ctrl+C) ends them without that.
 
     ``ready_file`` is there, written in one step, from when UEs can come until they cannot any more: JSON with ``url``,
     ``pid`` and, for a self-signed certificate, its ``fingerprint``. Returns the summary.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    drain_time = 0.0
 
     def stop(number: int) -> None:
         if stopping.is_set():
             logger.warning("second signal: ending at once")
             os._exit(128 + number)
+        nonlocal drain_time
+        drain_time = settings.drain_time if number == signal.SIGTERM else 0.0
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -468,6 +490,9 @@ async def serve_until_stopped(settings: EdgeSettings, ready_file: Path | None = 
         finally:
             if ready_file is not None:
                 await loop.run_in_executor(None, ready_file.unlink, True)
+        if drain_time and edge.sessions:
+            logger.info("%d sessions have %g s to go elsewhere", edge.sessions, drain_time)
+            await edge.drain(drain_time)
         logger.info("ending %d sessions", edge.sessions)
     return edge.summary()
 

@@ -27,6 +27,7 @@ from rtc import (
 )
 from signaling import (
     Bye,
+    Drain,
     ParameterSet,
     ParameterSetAck,
     ParameterSetReject,
@@ -130,6 +131,9 @@ class EdgeSession:
         self._errors = 0
         """Frames that failed since the last one that did not."""
         self._work_to_do = asyncio.Event()
+        self._is_open = False
+        self._leave_by: float | None = None
+        """When the edge ends it, if it has been told to drain."""
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         peer.on_control = self._on_control
         peer.on_intermediate = self._on_unit
@@ -141,11 +145,17 @@ class EdgeSession:
         if not self._over.done():
             self._over.set_result(reason)
 
+    def drain(self, seconds: float) -> None:
+        """Tell the UE that the edge ends this session in so many seconds; until then it is served as ever."""
+        self._leave_by = time.monotonic() + seconds
+        if self._is_open:
+            self._say_drain()
+
     async def serve(self) -> str:
         """Serve until the session is over; returns why it ended."""
         # The end may come at any time, also while the channels are still opening: nothing here waits for these.
         tasks = [
-            asyncio.create_task(self._peer.opened(OPEN_TIMEOUT), name="channels opening"),
+            asyncio.create_task(self._open(), name="channels opening"),
             asyncio.create_task(self._work(), name="tail worker"),
         ]
         for task in tasks:
@@ -162,6 +172,15 @@ class EdgeSession:
             await self._peer.close()
             self._pool.release(self._tail)
             self._count()
+
+    async def _open(self) -> None:
+        await self._peer.opened(OPEN_TIMEOUT)
+        self._is_open = True
+        self._say_drain()
+
+    def _say_drain(self) -> None:
+        if self._leave_by is not None:
+            self._say(Drain(max(0, round(1000 * (self._leave_by - time.monotonic())))))
 
     def _end_if_failed(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -101,6 +101,8 @@ class Lanes:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._alarm: Alarm | None = None
         self._changed = asyncio.Event()
+        self._taken = 0  # counted in the worker
+        self._handed_over = 0
 
     @property
     def current(self) -> Lane | None:
@@ -116,6 +118,23 @@ class Lanes:
     def mode(self) -> str:
         """How frames are answered now; ``none`` when they are not."""
         return self.changes[-1].mode if self.changes else NO_LANE
+
+    def take(self) -> Lane | None:
+        """The lane for the frame at hand, in the worker; `handed_over` is called when that frame has been submitted."""
+        self._taken += 1
+        return self._modes.serving
+
+    def handed_over(self) -> None:
+        """The frame that was taken first has been submitted, or has ended otherwise."""
+        self._handed_over += 1
+        self._changed.set()
+
+    async def up_to_date(self) -> None:
+        """Return when no frame is still on its way from the worker to a lane that served before this was called."""
+        taken = self._taken
+        while self._handed_over < taken:
+            self._changed.clear()
+            await self._changed.wait()
 
     # Lanes that come and go.
 

@@ -49,6 +49,10 @@ class Backoff:
         step, self._next = self._next, min(GROWTH * self._next, self._longest)
         return (at_least or 0.0) + step * self._random.uniform(0.5, 1.0)
 
+    def some_of(self, seconds: float) -> float:
+        """A random part of this time, by which not all neighbours do at once what they were told together."""
+        return seconds * self._random.random()
+
     def worked(self, seconds: float) -> None:
         """It worked for so long. Begin anew with the shortest delay, when that was long enough."""
         if seconds >= STEADY:

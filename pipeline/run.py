@@ -188,7 +188,7 @@ class Run:
         """
         taken = threading.Semaphore()
         while (frame := self._capture.get()) is not None:
-            lane = self._lanes.current
+            lane = self._lanes.take()
             ready = _dropped(frame, "skipped", "link") if lane is None else self._ready(frame, lane)
             taken.acquire()
             self._loop.call_soon_threadsafe(self._take, frame, ready, taken)
@@ -230,6 +230,7 @@ class Run:
                 self._lanes.submit(ready.lane, frame, ready.coded, self.finish)
             except Exception as error:  # not foreseen: nothing would be told of this frame, so the run ends with it
                 self.interrupt(error)
+        self._lanes.handed_over()
 
     def _on_replaced(self, frame: Frame) -> None:
         """In the capture thread: a newer frame took this one's place before the device came to it."""

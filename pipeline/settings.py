@@ -33,6 +33,8 @@ FRAME_BUDGET = 0.5
 """Seconds from capture after which a frame's result is worthless (TR 22.874 asks for 100-500 ms)."""
 CONNECT_TIMEOUT = 10.0
 """Seconds from the start of signalling until the parameter set must be acknowledged."""
+DRAIN_TIME = 10.0
+"""Seconds that UEs have to go elsewhere when an edge is to stop."""
 MAX_THREADS = 1024
 MODES = ("auto", "local", "split", "remote")
 DECIDERS = ("offer", "ue", "network")
@@ -119,6 +121,7 @@ class EdgeOptions(TypedDict, total=False):
     models: tuple[Path, ...]
     accept: tuple[str, ...]
     time_limit: float
+    drain_time: float
     connect_rate: float
     allow_origins: tuple[str, ...]
     admin_token: str | None
@@ -140,7 +143,7 @@ class UeSettings:
     no edge is needed (``url`` may be empty); ``remote``, the edge alone, which is sent the picture; ``auto``, split,
     and local while that gives no results. ``auto`` never gives up, as with ``reconnect``; ``fallback`` False spares
     the memory of the model that the device keeps for it. ``privacy`` "no-pictures" refuses whatever would send the
-    picture. ``edges`` are further ones, tried in this order after ``url``.
+    picture. ``edges`` are further ones; the best of all is tried first.
 
     ``decide`` says who decides on the operating point, and how (TR 26.927 clause 5.2.3.2): "network" asks the edge
     (case 1), "ue" asks for its candidates and chooses (case 2), by what each would take; "offer" offers all in the
@@ -205,7 +208,7 @@ class UeSettings:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All edges, in the order in which they are tried."""
+        """All edges, as the user gave them."""
         return (self.url, *self.edges)
 
     @property
@@ -243,7 +246,8 @@ class EdgeSettings:
     allow, in the UE's order of preference. A frame may be computed for ``time_limit`` seconds: one that hangs ends its
     session. One address may open ``connect_rate`` WebSockets per second in the long run. Without a token, web pages of
     ``allow_origins`` may connect besides those that this machine serves at the same address. With ``admin_token``, who
-    has that may change what lies in the first of the folders ``models``.
+    has that may change what lies in the first of the folders ``models``. An edge that is to stop gives its UEs
+    ``drain_time`` seconds to go elsewhere.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -261,6 +265,7 @@ class EdgeSettings:
     models: tuple[Path, ...] = ()
     accept: tuple[str, ...] = ()
     time_limit: float = TIME_LIMIT
+    drain_time: float = DRAIN_TIME
     connect_rate: float = CONNECT_RATE
     allow_origins: tuple[str, ...] = ()
     admin_token: str | None = field(default=None, repr=False)
@@ -290,6 +295,8 @@ class EdgeSettings:
                 parse_profile(profile)
         if not 0.01 <= self.time_limit <= 3600:
             raise BadArgument(f"time-limit: expected 0.01 to 3600 seconds, got {self.time_limit:g}")
+        if not 0 <= self.drain_time <= 3600:
+            raise BadArgument(f"drain-time: expected 0 to 3600 seconds, got {self.drain_time:g}")
         if not 0.01 <= self.connect_rate <= 1e6:
             raise BadArgument(f"connect-rate: expected 0.01 to 1000000 per second, got {self.connect_rate:g}")
         OriginGuard(self.allow_origins)

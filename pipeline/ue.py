@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.connection import Connection, EmulatedLink
+from pipeline.connection import Connection
 from pipeline.deciding import GoAlone, Rates
 from pipeline.delivery import Show, silently
+from pipeline.emulated_link import EmulatedLink
 from pipeline.keeper import Keeper
 from pipeline.lanes import Lanes
 from pipeline.local import StandIn, load_own
@@ -84,7 +85,12 @@ class UeSession:
         self._parts.on_better = self._use_better_head
         self._resume_id = new_resume_id()
         bind = settings.media_bind  # which a link needs, and the settings have seen to
-        self._link = EmulatedLink(settings.link, bind) if settings.link is not None and bind is not None else None
+        is_pinned = settings.fingerprint is not None
+        self._link = (
+            EmulatedLink(settings.link, bind, is_pinned=is_pinned)
+            if settings.link is not None and bind is not None
+            else None
+        )
         self._rates = Rates()
         self._lanes = Lanes(
             self._worker,
@@ -98,7 +104,8 @@ class UeSession:
         self._keeper = Keeper(
             settings,
             self._connection_to,
-            self._parts.turn_to_edge,
+            self._turn_to_edge,
+            self._route,
             self._lanes,
             self.outages,
             backoff or Backoff(),
@@ -195,6 +202,11 @@ class UeSession:
     def point(self) -> OperatingPoint:
         """The operating point agreed on with the edge: model, cut and profile. Without a connection, the last one's."""
         return self._way.device.point
+
+    @property
+    def url(self) -> str | None:
+        """Of the edge that the session is connected to, or was last; None as long as there was none."""
+        return None if self._connection is None else self._connection.url
 
     @property
     def provider(self) -> str:
@@ -323,6 +335,13 @@ class UeSession:
             await self._keeper.move(url, "a better head has arrived")
         except SplitRtcError as error:
             logger.debug("the better head waits for the next connection: %s", error)
+
+    async def _route(self, url: str) -> str:
+        """The URL under which an edge is reached."""
+        return url if self._link is None else await self._link.route(url)
+
+    async def _turn_to_edge(self, url: str) -> bool:
+        return await self._parts.turn_to_edge(await self._route(url))
 
     def _came_up(self) -> None:
         if self._parts.has_better:  # since before there was a connection

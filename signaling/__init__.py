@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from signaling.control import (
         Bye,
         ControlMessage,
+        Drain,
         ParameterSet,
         ParameterSetAck,
         ParameterSetReject,
@@ -91,6 +92,7 @@ _MODULES = {
     "signaling.control": (
         "Bye",
         "ControlMessage",
+        "Drain",
         "ParameterSet",
         "ParameterSetAck",
         "ParameterSetReject",
@@ -149,6 +151,7 @@ __all__ = [
     "Criterion",
     "DRAINING",
     "Dialect",
+    "Drain",
     "EDGE_FAILURE",
     "EDGE_FULL",
     "MAX_OFFERS",

@@ -88,7 +88,7 @@ class SignalingClient:
     ) -> None:
         self.url = normalise_url(url)
         self._headers = {} if token is None else {"Authorization": f"Bearer {check_token(token)}"}
-        self._ssl = _trust(ssl, ca, fingerprint)
+        self._ssl = trusted(ssl, ca, fingerprint)
         if self._ssl is not True and not self.url.startswith("wss:"):
             raise BadArgument("a certificate was given, but the URL is not one of wss:// or https://")
         if token is not None and not self.url.startswith("wss:") and not is_loopback(urlsplit(self.url).hostname or ""):
@@ -349,7 +349,7 @@ def parse_fingerprint(text: str) -> bytes:
     return found
 
 
-def _trust(
+def trusted(
     ssl: tls.SSLContext | None, ca: str | Path | None, fingerprint: str | None
 ) -> tls.SSLContext | aiohttp.Fingerprint | bool:
     if sum(option is not None for option in (ssl, ca, fingerprint)) > 1:

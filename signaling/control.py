@@ -19,6 +19,7 @@ __all__ = [
     "MAX_MESSAGE",
     "Bye",
     "ControlMessage",
+    "Drain",
     "ParameterSet",
     "ParameterSetAck",
     "ParameterSetReject",
@@ -35,6 +36,7 @@ MAX_MESSAGE = 16_384
 MAX_SET_ID = 255
 MAX_TENSORS = 64
 MAX_DEADLINE_MS = 60_000
+MAX_DRAIN_MS = 3_600_000
 MAX_FIGURES = 64
 MAX_NAME = 64
 MAX_TEXT = 500
@@ -112,6 +114,13 @@ class PeerFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """The edge will end all its sessions in so many milliseconds: who has another edge goes there now."""
+
+    within_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
     """The session ends now."""
 
@@ -126,6 +135,7 @@ ControlMessage = (
     | ParameterSetReleased
     | Report
     | PeerFailure
+    | Drain
     | Bye
 )
 
@@ -178,6 +188,8 @@ def _write(message: ControlMessage) -> dict[str, Any]:
             return {"type": "report", "figures": dict(figures)}
         case PeerFailure(code, detail):
             return {"type": "error", "code": code, "detail": printable(detail[:MAX_TEXT])}
+        case Drain(within_ms):
+            return {"type": "drain", "within_ms": within_ms}
     return {"type": "bye", "reason": printable(message.reason[:MAX_TEXT])}
 
 
@@ -268,5 +280,6 @@ _READERS: dict[str, Callable[[dict[str, Any]], ControlMessage]] = {
     "aips-released": lambda fields: ParameterSetReleased(_id(fields)),
     "report": _read_report,
     "error": _read_failure,
+    "drain": lambda fields: Drain(integer_of(fields, "within_ms", 0, MAX_DRAIN_MS)),
     "bye": lambda fields: Bye(_reason(fields, "reason")),
 }

@@ -20,7 +20,7 @@ from signaling.addresses import parse_listen
 from signaling.files import FILES_PATH, FileServer, ServedFile
 from signaling.gate import Gate, problem_response
 from signaling.limits import CONNECT_RATE
-from signaling.problems import EDGE_FULL, MESSAGE_MALFORMATTED, make_problem
+from signaling.problems import DRAINING, EDGE_FULL, MESSAGE_MALFORMATTED, make_problem
 from signaling.session import CLOSE_TIMEOUT, FIRST_MESSAGE_TIMEOUT, ConnectHandler, Negotiate, SignalingSession
 from signaling.swap import MAX_MESSAGE, PATH, SUBPROTOCOL
 from splitrtc_errors import BadArgument
@@ -84,6 +84,7 @@ class SignalingServer:
         self._sessions: set[SignalingSession] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
+        self._closing = False
 
     @property
     def port(self) -> int:
@@ -132,6 +133,7 @@ class SignalingServer:
         if self._runner is None or self._server is None:
             return
         runner, server, self._runner, self._server = self._runner, self._server, None, None
+        self._closing = True
         server.close()
         for session in self._sessions:
             session.leave()
@@ -156,8 +158,10 @@ class SignalingServer:
         if SUBPROTOCOL not in (name.strip() for name in offered.split(",")):
             detail = f"expected a WebSocket upgrade that offers the sub-protocol {SUBPROTOCOL}"
             return problem_response(make_problem(MESSAGE_MALFORMATTED, detail))
-        if len(self._sessions) >= self._max_sockets:
-            return problem_response(make_problem(EDGE_FULL, retry_after=RETRY_AFTER), {"Retry-After": str(RETRY_AFTER)})
+        # Of a connection that was there before: who waits for its answer would hold up the end, and wait for nothing.
+        if self._closing or len(self._sessions) >= self._max_sockets:
+            problem = make_problem(DRAINING if self._closing else EDGE_FULL, retry_after=RETRY_AFTER)
+            return problem_response(problem, {"Retry-After": str(RETRY_AFTER)})
         socket = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
             timeout=CLOSE_TIMEOUT,

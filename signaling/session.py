@@ -64,6 +64,7 @@ class SignalingSession:
         """of the socket; None before and after it is served"""
         self._code = WSCloseCode.OK
         self._answering: asyncio.Task[None] | None = None
+        self._left = False
 
     async def close(self) -> None:
         """Tell the client that the session is over. Does nothing when it is over already, or the socket is gone."""
@@ -75,7 +76,7 @@ class SignalingSession:
     async def serve(self) -> None:
         """Serve the socket, which is prepared, until one end is done with it. For the server."""
         try:
-            async with asyncio.timeout(FIRST_MESSAGE_TIMEOUT) as self._deadline:
+            async with asyncio.timeout(0 if self._left else FIRST_MESSAGE_TIMEOUT) as self._deadline:
                 await self._receive_all()
         except (ConnectionError, TimeoutError):
             logger.info("a signalling socket timed out or was lost")
@@ -89,7 +90,8 @@ class SignalingSession:
             await self._disconnect()
 
     def leave(self) -> None:
-        """Make serve() end, because the server stops. This does not end an accepted session."""
+        """Make serve() end, also one that has not begun, because the server stops. This ends no accepted session."""
+        self._left = True
         self._code = WSCloseCode.GOING_AWAY
         self._limit(0)
 

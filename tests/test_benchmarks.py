@@ -255,3 +255,12 @@ def test_median_of_every_number() -> None:
     result = medians([*runs, {"a": 100, "b": {"c": 2.0, "d": None}, "e": "x"}])
     assert result == {"a": 3, "b": {"c": 2.0, "d": None}, "e": "x"}
     assert pick(result, Figure("", "b.c").path) == 2.0
+
+
+def test_join() -> None:
+    result = run("benchmarks/join.py", "--parts", "drain", "--ues", "2", "--seconds", "0.4")
+    assert (result["cold_first_result_s"], result["fallback_gap_s"], result["prediction_error"]) == (None, None, None)
+    assert result["drain"]["ues"] == 2
+    assert result["drain"]["lost"] >= 0
+    assert result["drain"]["gap_ms"] >= 0
+    assert result["drain"]["frames"]["ok"] > 0

@@ -67,9 +67,8 @@ def flags(verb: str) -> set[str]:
     if isinstance(command, click.Group):
         context = click.Context(command)
         commands += [found for name in command.list_commands(context) if (found := command.get_command(context, name))]
-    return {
-        name for one in commands for parameter in one.params for name in (*parameter.opts, *parameter.secondary_opts)
-    }
+    options = [parameter for one in commands for parameter in one.params]
+    return {name for option in options for name in (*option.opts, *option.secondary_opts)}
 
 
 FLAGS = {verb: flags(verb) for verb in cli.list_commands(click.Context(cli))}

@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli.common import common_options, echo_json, option, read_token, run_async, set_up_logging
 from pipeline.cli.fetching import fetched, offline_option
-from pipeline.settings import DEFAULT_LISTEN, MAX_SESSIONS, EdgeSettings
+from pipeline.settings import DEFAULT_LISTEN, DRAIN_TIME, MAX_SESSIONS, EdgeSettings
 from pipeline.workers import TIME_LIMIT
 from signaling.limits import CONNECT_RATE
 
@@ -36,6 +36,11 @@ Examples:
 @option("--threads", type=int, default=1, help="Threads of one tail.")
 @option("--workers", type=int, help="Tails that run at the same time (default: one for each core).")
 @option("--time-limit", default=TIME_LIMIT, help="Seconds that a frame may compute; a session that hangs is ended.")
+@option(
+    "--drain-time",
+    default=DRAIN_TIME,
+    help="Seconds that UEs have to go to another edge after SIGTERM; who has none is served until then.",
+)
 @option("--connect-rate", default=CONNECT_RATE, help="Connections per second from one address, in the long run.")
 @option(
     "--allow-origin",

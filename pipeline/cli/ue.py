@@ -42,7 +42,7 @@ Examples:
     "edges",
     multiple=True,
     metavar="URL",
-    help="The edge: ws://HOST:PORT, wss://HOST:PORT or HOST:PORT; may be repeated, and they are tried in this order."
+    help="The edge: ws://HOST:PORT, wss://HOST:PORT or HOST:PORT; may be repeated: the best one is taken."
     " Only --mode local needs none.",
 )
 @option(

@@ -179,7 +179,10 @@ async def test_ten_sessions_come_and_go(start_edge: Any, until: Any) -> None:
 
 def test_the_edge_is_terminated(start_edge: Any, start_ue: Any, until: Any, tmp_path: Path) -> None:
     lines = tmp_path / "out.jsonl"
-    with start_edge() as edge, start_ue(edge.url, "--source", "testsrc", "--sink", str(lines)) as ue:
+    with (
+        start_edge("--drain-time", "0") as edge,
+        start_ue(edge.url, "--source", "testsrc", "--sink", str(lines)) as ue,
+    ):
         until(lambda: lines.exists() and lines.stat().st_size > 0)
         code, summary, edge_errors = edge.terminate()
         written, errors = ue.communicate(timeout=60)

@@ -251,7 +251,9 @@ async def test_an_address_that_is_taken(edge: Edge, resources: Callable[[], Any]
 
 async def test_serving_until_the_signal(tmp_path: Path, until: Until) -> None:
     ready = tmp_path / "ready.json"
-    serving = asyncio.create_task(serve_until_stopped(EdgeSettings("127.0.0.1:0", self_signed=True), ready))
+    serving = asyncio.create_task(
+        serve_until_stopped(EdgeSettings("127.0.0.1:0", self_signed=True, drain_time=0.1), ready)
+    )
     await until(ready.exists)
     told = json.loads(ready.read_text(encoding="utf-8"))
     assert told["pid"] == os.getpid()
@@ -357,3 +359,19 @@ async def test_who_comes_first_does_not_wait_for_what_others_want(monkeypatch: p
         assert manifest.state == "ready"
         assert [cut.name for cut in manifest.models[0].partitions] == ["bottleneck_7", "bottleneck_12", "input"]
         assert manifest.models[0].whole_ms is not None
+
+
+async def test_that_models_are_not_followed_any_more_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> bool:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr("pipeline.edge.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("pipeline.library.Library.has_changed", fail)
+    async with Edge(EdgeSettings("127.0.0.1:0")) as edge:
+        assert edge._keeper is not None
+        await asyncio.wait([edge._keeper])
+        assert edge._ready()[0], "what it serves it goes on serving"
+    assert "the models are not followed any more" in caplog.text
+    assert "nobody foresaw this" in caplog.text

@@ -42,6 +42,12 @@ def test_each_delay_may_be_longer_than_the_last_one_up_to_a_limit() -> None:
     assert step == LONGEST_DELAY
 
 
+def test_neighbours_do_not_all_leave_at_once() -> None:
+    found = [Backoff(random.Random(seed)).some_of(2.0) for seed in range(50)]
+    assert 0 <= min(found) < 0.5
+    assert 1.5 < max(found) <= 2.0
+
+
 def test_the_same_seed_gives_the_same_delays_and_another_one_others() -> None:
     first, same, other = (Backoff(random.Random(seed)) for seed in (1, 1, 2))
     delays = [first.delay() for _ in range(5)]

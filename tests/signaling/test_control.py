@@ -12,6 +12,7 @@ from signaling.control import (
     MAX_MESSAGE,
     Bye,
     ControlMessage,
+    Drain,
     ParameterSet,
     ParameterSetAck,
     ParameterSetReject,
@@ -84,6 +85,7 @@ MESSAGES: st.SearchStrategy[ControlMessage] = st.one_of(
         st.dictionaries(PRINTABLE.filter(bool), st.floats(allow_nan=False, allow_infinity=False), max_size=5),
     ),
     st.builds(PeerFailure, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True), PRINTABLE),
+    st.builds(Drain, st.integers(0, 3_600_000)),
     st.builds(Bye, PRINTABLE),
 )
 
@@ -126,6 +128,7 @@ def test_any_text_is_refused(text: str) -> None:
         (ParameterSetReleased(1), {"type": "aips-released", "id": 1}),
         (Report({"fps": 30, "rtt_ms": 1.5}), {"type": "report", "figures": {"fps": 30, "rtt_ms": 1.5}}),
         (PeerFailure("decode", "d"), {"type": "error", "code": "decode", "detail": "d"}),
+        (Drain(10_000), {"type": "drain", "within_ms": 10_000}),
         (Bye("done"), {"type": "bye", "reason": "done"}),
     ],
 )

@@ -13,6 +13,7 @@ from models.tensor import TensorSpec
 from signaling.control import (
     Bye,
     ControlMessage,
+    Drain,
     ParameterSet,
     ParameterSetAck,
     ParameterSetReject,
@@ -35,6 +36,7 @@ KINDS: dict[str, type[ControlMessage]] = {
     "aips-released": ParameterSetReleased,
     "report": Report,
     "error": PeerFailure,
+    "drain": Drain,
     "bye": Bye,
 }
 

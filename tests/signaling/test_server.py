@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from signaling import ConnectRequest, SignalingServer, server, token_subprotocol
+from signaling.session import CLOSE_TIMEOUT
 from signaling.swap import MAX_MESSAGE
 from splitrtc_errors import BadArgument
 
@@ -369,3 +370,32 @@ async def test_an_address_that_comes_too_often_has_to_wait(http: aiohttp.ClientS
 class Silent:
     async def connect(self, request: ConnectRequest) -> str:
         raise AssertionError("nobody gets that far")
+
+
+async def test_who_comes_while_it_closes_is_refused_at_once(serve: Any, make_edge: Any) -> None:
+    upgrade = (
+        b"GET /3gpp-swap/v1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        b"Sec-WebSocket-Protocol: 3gpp.SWAP.v1\r\n\r\n"
+    )
+    async with serve(make_edge()) as edge_server:
+        # Each has connected, and is somewhere between that and its first message.
+        opened = [await asyncio.open_connection("127.0.0.1", edge_server.port) for _ in range(12)]
+        closing_down: asyncio.Task[None] | None = None
+        try:
+            for turns, (_, writer) in enumerate(opened):
+                writer.write(upgrade)
+                if turns == 6:
+                    closing_down = asyncio.create_task(edge_server.close())
+                await asyncio.sleep(0)
+            assert closing_down is not None
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT):  # a socket has CLOSE_TIMEOUT to confirm its end, no more
+                await closing_down
+            async with asyncio.timeout(WAIT):
+                answers = await asyncio.gather(*(reader.read() for reader, _ in opened), return_exceptions=True)
+            told = [answer[:12] for answer in answers if isinstance(answer, bytes) and answer]
+            assert set(told) <= {b"HTTP/1.1 101", b"HTTP/1.1 503"}
+            assert told
+        finally:
+            for _, writer in opened:
+                writer.close()
