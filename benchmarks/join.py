@@ -8,9 +8,7 @@ period.
 kill: `splitrtc demo --kill-edge 5`. cold, warm: `splitrtc ue` without the bundled models, from starting the process to
 the first result, with an empty cache and with what the first run has left there; HTTP, WebSocket and media go through
 one emulated link. The edge has run for a while, as it would have.
-prediction: what `splitrtc decide` predicts for a frame, from the edge's manifest, this machine's probe and the link as
-it is emulated, against the median of what frames take, for ten settings of device, link and profile. A slower device
-is emulated: it waits in proportion to what it has computed.
+prediction: benchmarks/prediction.py, as a share of what was measured.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ import contextlib
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -45,20 +42,17 @@ from benchmarks.common import (
     Option,
     edge_process,
     medians,
-    play_for,
     run_benchmark,
     run_json,
     stop,
 )
+from benchmarks.prediction import prediction_error
 from models.cache import CACHE_VARIABLE
-from pipeline.capabilities import capabilities
 from pipeline.cli.common import run_async
-from pipeline.deciding import predicted
 from pipeline.device import CodedFrame, DevicePart
 from pipeline.outcome import ANSWERED
 from pipeline.settings import UeSettings
 from pipeline.ue import UeSession
-from signaling.decision import Link
 from signaling.inquiry import Inquiry
 
 if TYPE_CHECKING:
@@ -117,70 +111,6 @@ class Replaying(DevicePart):
             self.coded[number] = super().process(frame)
         wait = time.monotonic() - frame.captured
         return replace(self.coded[number], frame_id=next(self._frame_ids), wait=wait)
-
-
-class Setting(NamedTuple):
-    """A device of a share of this machine's speed, a link (bit/s, milliseconds), and a profile."""
-
-    speed: float
-    rate: float
-    rtt: float
-    profile: str
-
-
-SETTINGS = (
-    Setting(1.0, 20e6, 20, "q4-zstd"),
-    Setting(1.0, 5e6, 40, "q4-zstd"),
-    Setting(1.0, 2e6, 80, "q4-zstd"),
-    Setting(0.5, 20e6, 20, "q4-zstd"),
-    Setting(0.25, 5e6, 20, "q4-zstd"),
-    Setting(0.1, 20e6, 10, "q4-zstd"),
-    Setting(1.0, 20e6, 20, "q8-zstd"),
-    Setting(0.5, 10e6, 40, "q8-zstd"),
-    Setting(0.25, 50e6, 5, "q8-zstd"),
-    Setting(0.5, 5e6, 100, "q8-zstd"),
-)
-
-
-def slower(speed: float) -> type[DevicePart]:
-    """A device of this share of this machine's speed."""
-
-    class Slower(DevicePart):
-        def process(self, frame: Frame) -> CodedFrame:
-            coded = super().process(frame)
-            time.sleep((coded.head + coded.encode) * (1 / speed - 1))
-            return coded
-
-    return Slower
-
-
-async def prediction(url: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Play the clip in each of the settings."""
-    inquiry = Inquiry(url)
-    async with asyncio.timeout(STOCKED_SECONDS):
-        await inquiry.run()
-    assert inquiry.manifest is not None
-    mine = await asyncio.get_running_loop().run_in_executor(None, capabilities)
-    speed = mine.flops
-    assert speed is not None
-    looks = []
-    for setting in SETTINGS:
-        say(f"prediction: {setting}")
-        link = f"rate={setting.rate:.0f},rtt={setting.rtt:g}"
-        wanted = UeSettings(url, mode="split", fps=FPS, profile=setting.profile, link=link)
-        with mock.patch("pipeline.parts.DevicePart", slower(setting.speed)):
-            async with UeSession(wanted) as session:
-                results: list[FrameResult] = []
-                await play_for(session.run("clip", repeat=True, sinks=[results.append]), seconds)
-                device = replace(mine, flops=speed * setting.speed)
-                told = predicted(inquiry.manifest, session.point, device, Link(setting.rate, setting.rtt))
-        assert told is not None
-        taken = statistics.median(1e3 * (result.timings.total or 0.0) for result in results if result.answered)
-        error = abs(told.total - taken) / taken
-        looks.append(
-            {**setting._asdict(), "measured_ms": round(taken, 2), "error": round(error, 4), "predicted": told.to_json()}
-        )
-    return {"prediction_error": round(statistics.median(look["error"] for look in looks), 4), "predictions": looks}
 
 
 async def drain(first: Edge, second: Edge, ues: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -281,11 +211,8 @@ def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         say("kill")
         result |= kill()
     if "prediction" in chosen:
-        task = progress.add_task("prediction", total=None)
-        with edge_process() as edge:
-            result |= run_async(
-                prediction(edge.url, options.seconds, lambda text: progress.update(task, description=text))
-            )
+        found = run_async(prediction_error(progress=progress))
+        result |= {"prediction_error": round(found["error_percent"] / 100, 4), "predictions": found["settings"]}
     if "drain" in chosen:
         task = progress.add_task("drain", total=None)
         flags = ("--drain-time", str(DRAIN_SECONDS))
