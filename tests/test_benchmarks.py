@@ -40,6 +40,7 @@ def test_latency() -> None:
     assert 0 < result["transport_overhead_share"] < 0.5
 
 
+@pytest.mark.soak
 def test_device_cpu() -> None:
     result = run("-m", "benchmarks.device_cpu", "--runs", "1", "--seconds", "0.5")
     assert result["cpu_ratio"] > 0
@@ -48,6 +49,7 @@ def test_device_cpu() -> None:
     assert sum(stages.values()) == pytest.approx(result["split"]["cpu_ms_per_frame"], abs=0.01)
 
 
+@pytest.mark.soak
 def test_memory() -> None:
     result = run("benchmarks/memory.py", "--frames", "40", "--warm-up", "10")
     assert result["frames"] == 40
@@ -81,6 +83,7 @@ def test_prediction() -> None:
     assert not set(SETTINGS) & set(FITTED)
 
 
+@pytest.mark.soak
 async def test_one_setting_is_predicted_and_measured() -> None:
     setting = Setting(1, "bottleneck_12", "q8", None, fps=10.0)
     result = await prediction_error(1.0, [setting])
@@ -99,6 +102,7 @@ def test_codec() -> None:
     assert min(result["encode_ms"], result["decode_ms"]) > 0
 
 
+@pytest.mark.soak
 def test_sessions() -> None:
     result = run("-m", "benchmarks.sessions", "--start", "1", "--max", "1", "--seconds", "0.3")
     assert result["sessions"] in {0, 1}
@@ -114,7 +118,7 @@ def test_startup() -> None:
     assert all(seconds > 0 for seconds in result["breakdown_s"].values())
 
 
-@pytest.mark.parametrize("parts", ["clip,payload,cpu", pytest.param("clip,payload,step", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("parts", ["clip,payload", pytest.param("clip,payload,cpu,step", marks=pytest.mark.soak)])
 def test_link(parts: str) -> None:
     flags = ("--rtt", "20", "--rate", "0", "--runs", "1", "--seconds", "0.6", "--parts", parts)
     result = run("benchmarks/link.py", *flags)
@@ -137,6 +141,7 @@ def test_link(parts: str) -> None:
             assert figures["transport_cpu_ms"] is None
 
 
+@pytest.mark.soak
 def test_transport() -> None:
     result = run("benchmarks/transport.py", "--seconds", "4", "--seeds", "1")
     for kind in ("ours", "plain"):
@@ -152,6 +157,7 @@ def test_transport() -> None:
             assert 0 < narrow["kbps_shared"] + narrow["kbps_rival"] < 1_000
 
 
+@pytest.mark.soak
 def test_split_engine() -> None:
     result = run("benchmarks/split_engine.py", "--runs", "1", "--cuts", "1", "--model-runs", "1", "--partitions", "1")
     assert 19 < result["model_mb"] < 21

@@ -32,7 +32,7 @@ def check(summary: dict[str, Any], lines: Path) -> list[dict[str, Any]]:
         ("rtt=40", 0.5),
         ("rtt=40,loss=1%,rate=8M", 0.4),
         ("rtt=40,loss=5%,rate=8M", 0.2),
-        ("rtt=40,loss=20%,burst=4", 0.03),
+        pytest.param("rtt=40,loss=20%,burst=4", 0.03, marks=pytest.mark.soak),
         ("rtt=20,jitter=5,reorder=5%,duplicate=5%,corrupt=2%", 0.2),
     ],
 )

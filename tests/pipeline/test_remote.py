@@ -34,7 +34,9 @@ async def reading_edge(reader: Path) -> AsyncIterator[Edge]:
         yield edge
 
 
-@pytest.mark.parametrize(("loss", "seed"), [(1, 1), (1, 2), (5, 4)])
+@pytest.mark.parametrize(
+    ("loss", "seed"), [(1, 1), pytest.param(1, 2, marks=pytest.mark.soak), pytest.param(5, 4, marks=pytest.mark.soak)]
+)
 async def test_every_answer_is_to_the_picture_it_was_found_in(
     reading_edge: Edge, reader: Path, loss: int, seed: int
 ) -> None:

@@ -46,7 +46,7 @@ def test_control_messages_are_written_as_on_the_page() -> None:
         assert message is not None
         assert json.loads(serialise_control(message)) == json.loads(line)
         types.add(type(message))
-    assert len(types) == 8
+    assert len(types) == 9
 
 
 def test_the_example_of_ai_split_is_one() -> None:
